@@ -1,0 +1,408 @@
+"""
+What can be configured: one frozen section per room, with defaults that are safe.
+
+A room is handed its own section and no other. Field metadata is the single source of the
+reference in ``docs/configuration.md`` and of the JSON Schema: the text of ``_(...)`` is what a user reads.
+Field names are the TOML keys; a name ending in ``_s`` or ``_bytes`` is written in TOML without
+that ending, with a unit in its value: ``timeout = "2s"``, ``max_body = "1MiB"``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = [
+    "AdminKey",
+    "Auth",
+    "Breaker",
+    "Certificate",
+    "Config",
+    "Health",
+    "Issuer",
+    "Limits",
+    "Listen",
+    "Listener",
+    "Log",
+    "Network",
+    "Outlier",
+    "Retry",
+    "Route",
+    "Secret",
+    "Upstream",
+    "UpstreamTls",
+]
+
+Network = IPv4Network | IPv6Network
+
+KIB = 1024
+MIB = 1024 * 1024
+
+
+class Secret(str):
+    """
+    Text that must not be shown: its repr and format are ``***``; ``reveal`` gives it.
+    """
+
+    __slots__ = ()
+
+    def reveal(self) -> str:
+        """Return the text itself, for the one place that uses it."""
+        return str.__str__(self)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+
+def _(text: str, **more: Any) -> dict[str, Any]:
+    """Metadata of a field: *text* is its line in the reference."""
+    return {"doc": text, **more}
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate of a TLS listener and the names it is shown for."""
+
+    certificate_file: Path = field(metadata=_("PEM file: the certificate, then its chain."))
+    key_file: Path = field(metadata=_("PEM file of the private key."))
+    names: tuple[str, ...] = field(
+        default=(), metadata=_("Server names (SNI), `*.` allowed in front; empty: the names in the certificate.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One place where clients connect. A bare string is short for `{ endpoint = "…" }`."""
+
+    endpoint: str = field(
+        metadata=_("A Twisted endpoint: `tcp:4000`, `unix:/run/gw.sock`, `systemd:domain=INET:index=0`.")
+    )
+    proxy_protocol_from: tuple[Network, ...] = field(
+        default=(),
+        metadata=_("Peers that must begin with a PROXY protocol header (v1 or v2); from others it is refused."),
+    )
+    certificate: tuple[Certificate, ...] = field(default=(), metadata=_("With at least one the listener speaks TLS."))
+    client_ca_file: Path | None = field(
+        default=None, metadata=_("PEM file of the authorities for client certificates.")
+    )
+    client_certificate: Literal["none", "optional", "required"] = field(
+        default="none", metadata=_("Whether clients show a certificate.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the gateway listens, and whom it believes."""
+
+    clients: tuple[Listener, ...] = field(
+        default=(Listener("tcp:4000"),), metadata=_("The clients' port: HTTP and WebSocket.")
+    )
+    admin: tuple[str, ...] = field(
+        default=("tcp:9100:interface=127.0.0.1",),
+        metadata=_("Metrics, health in detail, the server API. Never the clients' port."),
+    )
+    metrics: tuple[str, ...] = field(
+        default=(), metadata=_("Endpoints that answer `/metrics`, `/health` and `/ready` only, as containers need.")
+    )
+    admin_hosts: tuple[str, ...] = field(
+        default=("localhost", "127.0.0.1", "[::1]"),
+        metadata=_("Names by which the admin port may be called (its `Host`)."),
+    )
+    trusted_proxies: tuple[Network, ...] = field(
+        default=(), metadata=_("Peers whose `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much, how many and how long, towards clients."""
+
+    max_target_bytes: int = field(default=8 * KIB, metadata=_("Longest request target; beyond it 414."))
+    max_head_bytes: int = field(default=32 * KIB, metadata=_("Largest head of a request; beyond it 431."))
+    max_headers: int = field(default=100, metadata=_("Most header lines of a request; beyond it 431."))
+    max_body_bytes: int = field(
+        default=64 * MIB, metadata=_("Largest body of a request; beyond it 413. A route may set its own.")
+    )
+    head_timeout_s: float = field(
+        default=10.0, metadata=_("A request's head must be complete this long after its first byte; else 408.")
+    )
+    body_grace_s: float = field(default=10.0, metadata=_("After this long a body must keep `min_body_rate`."))
+    min_body_rate_bytes: int = field(
+        default=KIB, metadata=_("Bytes a second, averaged from the body's start; below it 408.")
+    )
+    idle_timeout_s: float = field(
+        default=75.0, metadata=_("A kept connection without a request is closed after this long.")
+    )
+    write_timeout_s: float = field(
+        default=30.0, metadata=_("A client that takes nothing of an answer for this long is cut.")
+    )
+    write_buffer_bytes: int = field(
+        default=64 * KIB, metadata=_("Unsent bytes for one connection before its producer is paused.")
+    )
+    connections: int = field(default=0, metadata=_("Most client connections; 0: what the descriptor limit allows."))
+    connections_per_address: int = field(
+        default=0, metadata=_("Most client connections of one address (IPv6: of one /64); 0: no limit.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Somebody whose tokens are accepted. Exactly one of `secret`, `public_key_file`, `jwks_url`, `jwks_file`."""
+
+    issuer: str = field(metadata=_("The `iss` claim, exactly."))
+    audience: tuple[str, ...] = field(metadata=_("The token's `aud` must contain one of these."))
+    algorithms: tuple[str, ...] = field(
+        metadata=_("Accepted algorithms, of one family: HS…, or any of RS…, PS…, ES…, EdDSA.")
+    )
+    secret: Secret | None = field(
+        default=None, metadata=_("The shared secret, for HS256, HS384 and HS512: at least as many bytes as the hash.")
+    )
+    public_key_file: Path | None = field(default=None, metadata=_("PEM file of the issuer's public key."))
+    private_key_file: Path | None = field(
+        default=None, metadata=_("PEM file with which `gateway token` signs development tokens.")
+    )
+    jwks_url: str | None = field(default=None, metadata=_("Where the issuer publishes its keys."))
+    jwks_file: Path | None = field(default=None, metadata=_("The same as a file, read again at reload."))
+    jwks_ttl_s: float = field(
+        default=600.0, metadata=_("Keys are fetched again in the background at 80 % of this age.")
+    )
+    jwks_max_stale_s: float = field(
+        default=86400.0, metadata=_("During an outage keys are used up to this age; then 503.")
+    )
+    jwks_ca_file: Path | None = field(
+        default=None, metadata=_("PEM file of authorities for the `jwks_url`, instead of the system's.")
+    )
+    leeway_s: float = field(
+        default=30.0, metadata=_("Clock difference allowed for `exp`, `nbf` and `iat`; at most 300 s.")
+    )
+    max_lifetime_s: float | None = field(
+        default=None, metadata=_("A token whose `exp` is further than this after its `iat` is refused.")
+    )
+    type: str | None = field(
+        default=None,
+        metadata=_("The token's `typ` header, for instance `at+jwt`; without it any but `JWT` and none is refused."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """How callers prove who they are."""
+
+    issuer: tuple[Issuer, ...] = field(default=(), metadata=_("Whose tokens are accepted."))
+    cache_size: int = field(default=10000, metadata=_("Verified tokens remembered until they expire."))
+    max_token_bytes: int = field(default=8 * KIB, metadata=_("Longest token."))
+    cookie: str | None = field(
+        default=None, metadata=_("Also take the token from this cookie. A route says so with `credentials`.")
+    )
+    query: str | None = field(
+        default=None, metadata=_("Also take it from this query parameter, which is then removed.")
+    )
+    revocations_file: Path | None = field(
+        default=None, metadata=_("Revoked token ids and subjects, one JSON object a line; read at start and at reload.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Active checks of each target."""
+
+    path: str = field(default="/health", metadata=_("HTTP: the path to GET; any 2xx is healthy."))
+    interval_s: float = field(default=10.0, metadata=_("Between two checks, with a fifth of jitter."))
+    timeout_s: float = field(default=2.0, metadata=_("For one check."))
+    unhealthy_after: int = field(default=3, metadata=_("Failures in a row until a target is left out."))
+    healthy_after: int = field(default=2, metadata=_("Successes in a row until it is used again."))
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """Targets that fail requests are left out for a while."""
+
+    consecutive_failures: int = field(
+        default=5, metadata=_("Failures in a row (5xx, reset, time-out) until a target is ejected.")
+    )
+    base_ejection_s: float = field(default=30.0, metadata=_("Multiplied by how often it was ejected."))
+    max_ejection_s: float = field(default=300.0, metadata=_("At most this long."))
+    max_ejected_percent: int = field(default=50, metadata=_("At most this share of the targets; the last one never."))
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """When a whole upstream is given a rest."""
+
+    max_requests: int = field(default=512, metadata=_("Requests under way at once; beyond it 503."))
+    failure_percent: int = field(
+        default=50, metadata=_("Share of failed requests within `window` that opens the breaker.")
+    )
+    min_requests: int = field(default=20, metadata=_("Fewer requests than this within `window` never open it."))
+    window_s: float = field(default=10.0, metadata=_("The span looked at."))
+    open_s: float = field(default=10.0, metadata=_("How long it stays open at first; doubles up to `max_open`."))
+    max_open_s: float = field(default=300.0, metadata=_("At most this long."))
+    probes: int = field(default=3, metadata=_("Requests let through at once while it is half open."))
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a failed attempt is tried again: only where it is safe."""
+
+    attempts: int = field(default=2, metadata=_("Attempts in all; 1 switches retries off."))
+    methods: tuple[str, ...] = field(
+        default=("GET", "HEAD", "OPTIONS"),
+        metadata=_(
+            "Methods retried after the request was sent. Others only if nothing was sent, or with an `Idempotency-Key`."
+        ),
+    )
+    statuses: tuple[int, ...] = field(
+        default=(502, 503, 504), metadata=_("Answers that count as failures to be retried.")
+    )
+    budget_percent: int = field(default=20, metadata=_("Retries under way, as a share of requests under way."))
+    budget_min: int = field(default=3, metadata=_("Retries always allowed at once."))
+    backoff_base_s: float = field(default=0.025, metadata=_("Full jitter from this, doubling."))
+    backoff_max_s: float = field(default=0.25, metadata=_("At most this long."))
+    max_body_bytes: int = field(default=64 * KIB, metadata=_("Bodies up to this size are kept for a second attempt."))
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """How targets named `https://` or `grpcs://` are verified, and who the gateway is to them."""
+
+    ca_file: Path | None = field(default=None, metadata=_("PEM file of authorities instead of the system's."))
+    certificate_file: Path | None = field(default=None, metadata=_("PEM file of the gateway's client certificate."))
+    key_file: Path | None = field(default=None, metadata=_("Its key."))
+    server_name: str | None = field(
+        default=None, metadata=_("Name to verify and send as SNI, instead of the target's host.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A backend: several equal targets. `[upstream.NAME]`."""
+
+    name: str = field(metadata=_("From the table's name.", key=True))
+    http: tuple[str, ...] = field(
+        default=(), metadata=_("HTTP targets: `http://host:port`, `https://host:port`, `unix:/path`.")
+    )
+    grpc: tuple[str, ...] = field(
+        default=(), metadata=_("gRPC targets: `host:port`, `grpcs://host:port`, `unix:/path`.")
+    )
+    timeout_s: float = field(
+        default=10.0, metadata=_("For the whole answer's head, retries included. A route may set its own.")
+    )
+    try_timeout_s: float | None = field(default=None, metadata=_("For one attempt; at most `timeout`."))
+    idle_body_timeout_s: float = field(
+        default=30.0, metadata=_("A response body that brings nothing for this long is cut.")
+    )
+    connect_timeout_s: float = field(default=2.0, metadata=_("For a connection, TLS included."))
+    max_connections: int = field(default=256, metadata=_("Connections to one target."))
+    idle_connections: int = field(default=64, metadata=_("Connections kept to one target while unused."))
+    idle_timeout_s: float = field(default=30.0, metadata=_("How long they are kept. Shorter than the backend's own."))
+    max_response_head_bytes: int = field(default=64 * KIB, metadata=_("Larger heads are a 502."))
+    host: str | None = field(
+        default=None,
+        metadata=_("`Host` for the backend; without it the target's authority. `\"client\"` passes the client's."),
+    )
+    identity: Literal["headers", "token", "minted", "none"] = field(
+        default="headers",
+        metadata=_(
+            "How the caller is told: `X-User-Id` and `identity_headers`; the client's own token; a fresh 60 s token signed by the gateway; not at all."
+        ),
+    )
+    identity_headers: tuple[tuple[str, str], ...] = field(
+        default=(),
+        metadata=_('Header name to claim path, for instance `{ X-User-Roles = "claims.roles" }`.', table=True),
+    )
+    balance: Literal["least_requests", "round_robin"] = field(
+        default="least_requests",
+        metadata=_("Of two targets drawn by chance the one with fewer requests under way; or in turn."),
+    )
+    health: Health | None = field(
+        default=None, metadata=_("A path, or a table. Without it targets are not checked actively.")
+    )
+    outlier: Outlier = field(default_factory=Outlier, metadata=_("Passive checks."))
+    breaker: Breaker = field(default_factory=Breaker, metadata=_("Circuit breaker."))
+    retry: Retry = field(default_factory=Retry, metadata=_("Retries."))
+    tls: UpstreamTls = field(default_factory=UpstreamTls, metadata=_("TLS to the targets."))
+    descriptors: Path | None = field(default=None, metadata=_("gRPC: a descriptor set file."))
+    reflection: bool = field(default=False, metadata=_("gRPC: ask the backend for its descriptors."))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path and what it leads to. `[[route]]`; the most specific one wins, whatever the order."""
+
+    path: str | None = field(
+        default=None, metadata=_("`/api/players/**`, `/tables/{table_id}`: `*` is one segment, `**` the rest.")
+    )
+    methods: tuple[str, ...] = field(default=(), metadata=_("Empty: every method (GET also answers HEAD)."))
+    upstream: str = field(default="", metadata=_("Name of the upstream."))
+    auth: Literal["required", "none"] = field(
+        default="required", metadata=_("`none` opens the route to anybody; its backend is never told an identity.")
+    )
+    scopes: tuple[str, ...] = field(default=(), metadata=_("Scopes the token must all carry; else 403."))
+    when: str | None = field(
+        default=None, metadata=_("CEL over `claims`, `path`, `query`, `header`, `request`; anything but true is a 403.")
+    )
+    credentials: tuple[Literal["header", "cookie", "query"], ...] = field(
+        default=("header",), metadata=_("Where the token may stand.")
+    )
+    strip_prefix: str | None = field(default=None, metadata=_("Taken off the path before it is forwarded."))
+    timeout_s: float | None = field(default=None, metadata=_("Instead of the upstream's."))
+    max_body_bytes: int | None = field(default=None, metadata=_("Instead of the limit for all."))
+    name: str | None = field(default=None, metadata=_("For logs and metrics; without it the path."))
+    service: str | None = field(default=None, metadata=_("gRPC: mounts every method that carries `google.api.http`."))
+    call: str | None = field(default=None, metadata=_("gRPC: `pkg.Service/Method` this path calls."))
+    body: str | None = field(default=None, metadata=_("gRPC: `*` or the field that the body fills."))
+    set: tuple[tuple[str, str], ...] = field(
+        default=(), metadata=_("gRPC: field to expression; a client can never set these.", table=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AdminKey:
+    """A key of the admin port. `[[admin.key]]`."""
+
+    name: str = field(metadata=_("For the log."))
+    secret: Secret = field(metadata=_("Sent as `Authorization: Bearer …` or `X-API-Key`; at least 16 characters."))
+    scopes: tuple[str, ...] = field(
+        metadata=_("What it may do: `read`, `revoke`, `publish`, `presence`, …; `*` is everything.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log."""
+
+    format: Literal["auto", "json", "pretty"] = field(
+        default="auto", metadata=_("`auto`: pretty on a terminal, else JSON lines.")
+    )
+    level: Literal["debug", "info", "warning", "error"] = field(
+        default="info", metadata=_("The least severe lines shown.")
+    )
+    access: bool = field(default=True, metadata=_("One line per request."))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything, checked. Built by ``config.load``."""
+
+    listen: Listen = field(default_factory=Listen, metadata=_("Where the gateway listens."))
+    limits: Limits = field(default_factory=Limits, metadata=_("Sizes, times, connections."))
+    auth: Auth = field(default_factory=Auth, metadata=_("Identity."))
+    upstream: tuple[Upstream, ...] = field(default=(), metadata=_("Backends, by name."))
+    route: tuple[Route, ...] = field(default=(), metadata=_("Paths."))
+    admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port: `[[admin.key]]`."))
+    log: Log = field(default_factory=Log, metadata=_("The log."))
+    drain_timeout_s: float = field(default=30.0, metadata=_("At SIGTERM, how long requests under way may take to end."))
+    min_drain_s: float = field(
+        default=0.0, metadata=_("At SIGTERM, how long to go on accepting while `/ready` already says no.")
+    )
+    server: str = field(default="gateway", metadata=_("The `Server` header and the `Via` pseudonym."))
+    source: str = ""
+    digest: str = ""

@@ -1,0 +1,136 @@
+"""
+Every refusal the gateway itself can answer with, in one catalogue (RFC 9457).
+
+A feature raises or returns a ``Problem``; the edge alone turns it into bytes. ``docs/errors.md``
+is checked against ``CATALOGUE``, so a kind that is not documented fails a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from gateway.core.message import Header
+
+__all__ = ["CATALOGUE", "Kind", "Problem", "problem_body"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    One kind of refusal.
+
+    Attributes:
+        code: Stable, dotted by nothing, searched for by operators: ``no_route``.
+        status: The HTTP status.
+        title: Constant per kind.
+        flag: Two or three letters in the access line and ``X-Gateway-Error``: who failed and how.
+        retriable: Whether the same request may succeed later.
+    """
+
+    code: str
+    status: int
+    title: str
+    flag: str
+    retriable: bool = False
+
+
+def _kinds(*kinds: Kind) -> dict[str, Kind]:
+    return {kind.code: kind for kind in kinds}
+
+
+CATALOGUE: Final = _kinds(
+    # The request cannot be read, or is read but not accepted.
+    Kind("bad_request", 400, "The request is malformed", "BR"),
+    Kind("bad_host", 400, "Exactly one valid Host is required", "BR"),
+    Kind("bad_path", 400, "The path is not acceptable", "BR"),
+    Kind("credentials_conflict", 400, "More than one credential was presented", "BR"),
+    Kind("credential_missing", 401, "A token is required", "UA"),
+    Kind("token_invalid", 401, "The token is not acceptable", "UA"),
+    Kind("scope_missing", 403, "The token lacks a scope", "UAZ"),
+    Kind("forbidden", 403, "The caller may not do this", "UAZ"),
+    Kind("no_route", 404, "No route has this path", "NR"),
+    Kind("method_not_allowed", 405, "The path does not take this method", "NR"),
+    Kind("request_timeout", 408, "The request did not arrive in time", "RT"),
+    Kind("length_required", 411, "A length is required", "BR"),
+    Kind("body_too_large", 413, "The body is too large", "TL"),
+    Kind("target_too_long", 414, "The request target is too long", "TL"),
+    Kind("expectation_failed", 417, "Only 100-continue can be expected", "BR"),
+    Kind("head_too_large", 431, "The header section is too large", "TL"),
+    Kind("method_unknown", 501, "The method is not implemented here", "BR"),
+    Kind("version_unsupported", 505, "Only HTTP/1.0 and HTTP/1.1 are spoken here", "BR"),
+    Kind("loop_detected", 508, "The request passed through this gateway before", "LD"),
+    # The gateway cannot serve it now.
+    Kind("internal", 500, "The gateway failed", "GE"),
+    Kind("keys_unavailable", 503, "The issuer's keys are not available", "KU", retriable=True),
+    Kind("draining", 503, "This instance is shutting down", "DR", retriable=True),
+    Kind("too_many_connections", 503, "This instance takes no more connections", "OC", retriable=True),
+    # The backend.
+    Kind("upstream_unreachable", 503, "The backend cannot be reached", "UF", retriable=True),
+    Kind("upstream_no_target", 503, "No target of the backend is usable", "UH", retriable=True),
+    Kind("upstream_overload", 503, "The backend has as many requests as it may have", "UO", retriable=True),
+    Kind("upstream_open", 503, "The backend failed too often and is given a rest", "UC", retriable=True),
+    Kind("upstream_reset", 502, "The backend closed the connection", "UR", retriable=True),
+    Kind("upstream_malformed", 502, "The backend's answer cannot be read", "UPE"),
+    Kind("upstream_timeout", 504, "The backend did not answer in time", "UT", retriable=True),
+)
+"""Kind by code. A room adds its kinds here; nowhere else."""
+
+
+class Problem(Exception):
+    """
+    A refusal on its way to the edge.
+
+    Attributes:
+        kind: From ``CATALOGUE``.
+        detail: One sentence for the reader; never a backend's text, a token or a body.
+        headers: Headers the answer needs (``WWW-Authenticate``, ``Allow``, ``Retry-After``).
+        extra: Members added to the body (``errors``, ``violated-policies``).
+        reason: What to write in the log and count, when it must not be told to the caller.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        headers: tuple[Header, ...] = (),
+        extra: dict[str, Any] | None = None,
+        reason: str = "",
+    ) -> None:
+        super().__init__(detail or CATALOGUE[code].title)
+        self.kind = CATALOGUE[code]
+        self.detail = detail
+        self.headers = headers
+        self.extra = extra
+        self.reason = reason or code
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def problem_body(problem: Problem, *, request_id: str = "", trace_id: str = "", instance: str = "") -> bytes:
+    """
+    Encode *problem* as the body of an ``application/problem+json`` answer.
+    """
+    kind = problem.kind
+    body: dict[str, Any] = {
+        "type": f"urn:gateway:problem:{kind.code}",
+        "title": kind.title,
+        "status": kind.status,
+        "code": kind.code,
+        "retriable": kind.retriable,
+    }
+    if problem.detail:
+        body["detail"] = problem.detail
+    if instance:
+        body["instance"] = instance
+    if request_id:
+        body["request_id"] = request_id
+    if trace_id:
+        body["trace_id"] = trace_id
+    if problem.extra:
+        body.update(problem.extra)
+    return _encode(body)

@@ -1,0 +1,393 @@
+"""
+The seams of an HTTP request: the channel on one side, backends on the other, the node between.
+
+One request is one ``Exchange``. The channel makes it at the *end of the headers* and calls
+``HttpHandler.begin``; from then on whoever holds the exchange answers it. Nothing has been
+read of the body yet, and no ``100 Continue`` was sent: that happens in ``Downstream.receive``.
+
+Everything here is called on the reactor thread. Calls are plain and synchronous because they
+are made for every request; a coroutine per request would cost more than the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from gateway.core.identity import Identity
+from gateway.core.message import Header, RequestHead, ResponseHead
+
+__all__ = [
+    "BodyReceiver",
+    "Downstream",
+    "Exchange",
+    "Fault",
+    "HttpHandler",
+    "HttpUpstream",
+    "Peer",
+    "Producer",
+    "ResponseReceiver",
+    "RouteHandler",
+    "UpstreamCall",
+]
+
+
+class Producer(Protocol):
+    """
+    Something whose output can be held back. The names are those of Twisted's IPushProducer.
+    """
+
+    def pauseProducing(self) -> None:
+        """Stop delivering until resumed."""
+
+    def resumeProducing(self) -> None:
+        """Deliver again."""
+
+    def stopProducing(self) -> None:
+        """The consumer is gone; deliver nothing more."""
+
+
+class Peer:
+    """
+    The connection a request came over, as the listener saw it.
+
+    Attributes:
+        host: The peer's address (after PROXY protocol, if the listener takes it), or ``"unix"``.
+        port: The peer's port; 0 for a unix socket.
+        socket_host: The address of the socket itself, before PROXY protocol.
+        tls: Whether the connection is encrypted here.
+        certificate_subject: The verified client certificate's subject (RFC 4514), or None.
+        listener: The endpoint string that accepted it.
+    """
+
+    __slots__ = ("certificate_subject", "host", "listener", "port", "socket_host", "tls")
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        socket_host: str = "",
+        tls: bool = False,
+        certificate_subject: str | None = None,
+        listener: str = "",
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.socket_host = socket_host or host
+        self.tls = tls
+        self.certificate_subject = certificate_subject
+        self.listener = listener
+
+
+class BodyReceiver(Protocol):
+    """
+    Where a request's body goes.
+    """
+
+    def received(self, data: bytes, ended: bool) -> None:
+        """
+        Take the next bytes (perhaps none); *ended* with the last. Never called after ``ended``,
+        and never once the client is gone (``Exchange.on_gone`` tells that).
+        """
+
+
+class Downstream(Protocol):
+    """
+    One request's way back to its client; the channel keeps it.
+
+    The channel adds what framing needs (``Content-Length`` or ``Transfer-Encoding``,
+    ``Connection``) and leaves out bodies that must not be (HEAD, 204, 304). Answers of
+    pipelined requests leave in order. After ``finish`` or ``abort`` every further call does nothing.
+
+    Attributes:
+        head: What was asked.
+        peer: Over which connection.
+        started: A response head has been given.
+        bytes_in: Body bytes taken from the client so far.
+        bytes_out: Body bytes given to the client so far.
+    """
+
+    head: RequestHead
+    peer: Peer
+    started: bool
+    bytes_in: int
+    bytes_out: int
+
+    def start(self, status: int, reason: bytes, block: bytes, length: int, data: bytes, ended: bool) -> None:
+        """
+        Send the response head, and with it the first bytes of the body.
+
+        Args:
+            reason: May be empty: the standard phrase is used.
+            block: Header lines (see ``core.message``), hygienic, without framing headers.
+            length: Body bytes to come in all, or ``CHUNKED``.
+            data: First bytes of the body, perhaps none.
+            ended: *data* is the whole body; the exchange is finished by this call.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Send more of the body."""
+
+    def finish(self, trailers: bytes = b"") -> None:
+        """End the body; *trailers* is a block, sent only where the framing can carry it."""
+
+    def abort(self) -> None:
+        """Cut the connection, so that a body cut short can never be taken for a whole one."""
+
+    def inform(self, status: int, block: bytes) -> None:
+        """Send an interim response (103 and the like; never 100 or 101)."""
+
+    def receive(self, receiver: BodyReceiver) -> None:
+        """
+        Begin delivering the request's body; answers ``100 Continue`` if the client waits for it.
+
+        At most once. A request without a body delivers ``received(b"", True)`` at once. If nobody
+        receives, the channel drops the body (within a bound, else it closes after the answer).
+        """
+
+    def pause_body(self) -> None:
+        """Hold the request's body back (the backend is slower than the client)."""
+
+    def resume_body(self) -> None:
+        """Let the request's body come again."""
+
+    def register(self, producer: Producer) -> None:
+        """
+        Name who writes the response body, to be paused while the client is slower than it.
+
+        At most once per exchange; forgotten at ``finish``. May pause the producer at once.
+        """
+
+
+class Exchange:
+    """
+    One request while it is served: what was asked, what was found out, what was answered.
+
+    Made by the channel, filled in by the node's filters, answered by a route's handler.
+
+    Attributes:
+        downstream: The way back.
+        head: Same as ``downstream.head``.
+        peer: Same as ``downstream.peer``.
+        target: The one canonical path (``core.path.Target``), set by the node.
+        route: The route that matched (``core.routes``), else None.
+        params: Values of the template's variables, decoded.
+        client_host: The client's address by the one rule (``core.address``).
+        client_scheme: ``"http"`` or ``"https"`` as the client saw it, by the same rule.
+        request_id: Ours, or a trusted peer's.
+        trace: The W3C context to pass on; set by the trace filter.
+        identity: Set once the caller is known.
+        started_at: Monotonic seconds at the end of the headers.
+        deadline: Monotonic seconds after which the answer is 504, retries included.
+        on_gone: Set by the handler in charge; called once if the client leaves, or the node
+            gives up on the exchange, before it was finished. Must cancel what runs for it.
+        response_block: Header lines that the gateway adds to whatever is answered.
+        status: Of the final response; 499 if the client left before one was sent.
+        flag: Two or three letters of what went wrong (``core.problems``); empty if nothing.
+        reason: For the log: the precise cause.
+        upstream: Name of the upstream asked.
+        upstream_target: ``host:port`` or path of the last target tried.
+        attempts: How many times a backend was tried.
+        upstream_started_at: Monotonic seconds of the first attempt.
+        upstream_ttfb_s: Seconds from the last attempt's start to its response head.
+        notes: Anything a filter wants in the access line.
+    """
+
+    __slots__ = (
+        "attempts",
+        "client_host",
+        "client_scheme",
+        "deadline",
+        "downstream",
+        "flag",
+        "head",
+        "identity",
+        "notes",
+        "on_done",
+        "on_gone",
+        "params",
+        "peer",
+        "reason",
+        "request_id",
+        "response_block",
+        "route",
+        "started_at",
+        "status",
+        "target",
+        "trace",
+        "upstream",
+        "upstream_started_at",
+        "upstream_target",
+        "upstream_ttfb_s",
+    )
+
+    def __init__(self, downstream: Downstream, started_at: float) -> None:
+        self.downstream = downstream
+        self.head = downstream.head
+        self.peer = downstream.peer
+        self.started_at = started_at
+        self.deadline = 0.0
+        self.target: Any = None
+        self.route: Any = None
+        self.params: Mapping[str, str] = {}
+        self.client_host = ""
+        self.client_scheme = "http"
+        self.request_id = ""
+        self.trace: Any = None
+        self.identity: Identity | None = None
+        self.on_gone: Callable[[], None] | None = None
+        self.on_done: Callable[[Exchange], None] | None = None
+        self.response_block = b""
+        self.status = 0
+        self.flag = ""
+        self.reason = ""
+        self.upstream = ""
+        self.upstream_target = ""
+        self.attempts = 0
+        self.upstream_started_at = 0.0
+        self.upstream_ttfb_s = 0.0
+        self.notes: dict[str, Any] | None = None
+
+    def start(self, status: int, reason: bytes, block: bytes, length: int, data: bytes, ended: bool) -> None:
+        """
+        Answer: as ``Downstream.start``, with the gateway's own headers added.
+        """
+        self.status = status
+        if ended:
+            self.on_gone = None
+        self.downstream.start(status, reason, block + self.response_block, length, data, ended)
+
+
+class HttpHandler(Protocol):
+    """
+    Who decides what happens to requests: the node.
+    """
+
+    def begin(self, downstream: Downstream) -> Exchange:
+        """
+        Take a request whose headers have arrived; answer now or later, from this thread.
+
+        Must not raise.
+        """
+
+    def ended(self, exchange: Exchange, *, whole: bool) -> None:
+        """
+        The exchange is over: answered to the last byte (*whole*), or cut short or abandoned
+        by the client. Called exactly once for each ``begin``. The access line is written here.
+        """
+
+    def refused(self, peer: Peer, status: int, code: str, head: bytes) -> bytes:
+        """
+        A request that cannot be read was refused by the channel before it became an exchange.
+
+        Returns:
+            The problem's body. *head* is a short beginning of what was received, for the log.
+        """
+
+
+class RouteHandler(Protocol):
+    """
+    What a route leads to: the proxy, a transcoded call, a resource.
+    """
+
+    def handle(self, exchange: Exchange) -> None:
+        """
+        Answer *exchange*, now or later. Called after every filter passed it.
+
+        Raises:
+            Problem: to have the node answer with it.
+        """
+
+
+class Fault(Exception):
+    """
+    An exchange with a backend failed.
+
+    Attributes:
+        kind: ``connect`` (no connection), ``reset`` (closed before the answer was whole),
+            ``malformed`` (not HTTP, or ambiguous), ``timeout``, ``overflow`` (more than the
+            target's connections may be), ``cancelled``.
+        sent: Whether any byte of the request may have reached the backend.
+        answered: Whether the response head had arrived.
+    """
+
+    def __init__(self, kind: str, detail: str = "", *, sent: bool = False, answered: bool = False) -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind = kind
+        self.detail = detail
+        self.sent = sent
+        self.answered = answered
+
+
+class ResponseReceiver(Protocol):
+    """
+    Where a backend's response goes. Exactly one of "ended" and ``failed`` closes it.
+    """
+
+    def responded(self, head: ResponseHead, data: bytes, ended: bool) -> None:
+        """Take the head and the first bytes of the body."""
+
+    def received(self, data: bytes, ended: bool) -> None:
+        """Take more of the body."""
+
+    def informed(self, status: int, headers: list[Header]) -> None:
+        """An interim response other than 100 and 101 came (103)."""
+
+    def failed(self, fault: Fault) -> None:
+        """Nothing more will come: *fault* says why and how far it got."""
+
+
+class UpstreamCall(Protocol):
+    """
+    One request under way at a backend. After its end every call does nothing.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request's body."""
+
+    def finish(self, trailers: bytes = b"") -> None:
+        """End the request's body."""
+
+    def cancel(self) -> None:
+        """Give the request up: the connection is cut and not used again. ``failed`` is not called."""
+
+    def pause(self) -> None:
+        """Read no more of the response until resumed."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def register(self, producer: Producer) -> None:
+        """Name who writes the request's body, to be paused while the backend is slower."""
+
+
+class HttpUpstream(Protocol):
+    """
+    One target of one upstream: where its connections are kept.
+    """
+
+    def request(
+        self,
+        method: bytes,
+        head: bytes,
+        length: int,
+        data: bytes,
+        ended: bool,
+        receiver: ResponseReceiver,
+    ) -> UpstreamCall:
+        """
+        Send a request, on a kept connection or a new one.
+
+        Args:
+            method: To know whether a response can have a body (HEAD).
+            head: Request line and header lines, each with CRLF, without framing headers and
+                without the empty line: they are added here.
+            length: Body bytes to come in all, ``CHUNKED``, or 0.
+            data: First bytes of the body.
+            ended: *data* is the whole body.
+
+        The receiver is never called before this returns. A kept connection that turns out to be
+        closed before any byte of the answer is reported as ``Fault("reset")`` with ``sent`` true,
+        unless no byte was written.
+        """
