@@ -183,6 +183,9 @@ class Exchange:
         on_gone: Set by the handler in charge; called once if the client leaves, or the node
             gives up on the exchange, before it was finished. Must cancel what runs for it.
         response_block: Header lines that the gateway adds to whatever is answered.
+        outbound_block: Header lines that the gateway adds to whatever a backend is asked:
+            forwarded address, request id, trace context. Identity is the proxy's affair.
+        query: The raw query to forward, without ``?`` and without a token that stood in it.
         status: Of the final response; 499 if the client left before one was sent.
         flag: Two or three letters of what went wrong (``core.problems``); empty if nothing.
         reason: For the log: the precise cause.
@@ -206,8 +209,10 @@ class Exchange:
         "notes",
         "on_done",
         "on_gone",
+        "outbound_block",
         "params",
         "peer",
+        "query",
         "reason",
         "request_id",
         "response_block",
@@ -239,6 +244,8 @@ class Exchange:
         self.on_gone: Callable[[], None] | None = None
         self.on_done: Callable[[Exchange], None] | None = None
         self.response_block = b""
+        self.outbound_block = b""
+        self.query = b""
         self.status = 0
         self.flag = ""
         self.reason = ""
