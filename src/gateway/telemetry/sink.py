@@ -1,0 +1,100 @@
+"""
+Where log lines leave the process, without ever stopping it.
+
+A write to a pipe that nobody reads blocks, whatever the descriptor's flags seem to promise, so
+a thread of its own does the writing. The reactor appends to a list; what the thread has not
+taken yet is bounded in bytes, and beyond the bound lines are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+
+__all__ = ["Sink"]
+
+
+class Sink:
+    """
+    Lines to one file descriptor, through one thread.
+
+    Before ``start`` (twistd may still fork) lines are kept; ``stop`` writes what is left, within
+    a deadline. ``write`` may be called from any thread.
+
+    Args:
+        descriptor: Open for writing; not closed here.
+        max_bytes: Most bytes waiting; beyond it lines are dropped.
+        linger_s: How long lines gather before they are written together.
+    """
+
+    def __init__(self, descriptor: int, *, max_bytes: int = 8 * 1024 * 1024, linger_s: float = 0.02) -> None:
+        self._descriptor = descriptor
+        self._max_bytes = max_bytes
+        self._linger_s = linger_s
+        self._lines: deque[bytes] = deque()
+        self._waiting = 0
+        self._taken = 0
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+
+    def write(self, line: bytes) -> None:
+        """Append one line, its newline included. Never blocks."""
+        # Two plain additions without a lock: a lost update only shifts the bound by a line.
+        if self._waiting - self._taken > self._max_bytes:
+            self.dropped += 1
+            return
+        self._waiting += len(line)
+        self._lines.append(line)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def start(self) -> None:
+        """Start the thread; call it after the last fork."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="log-sink", daemon=True)
+            self._thread.start()
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """Write what is left, for at most *timeout_s* seconds; a stuck reader is left behind."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        else:
+            self._drain()
+
+    def switch(self, descriptor: int) -> int:
+        """Write to *descriptor* from the next batch on; return the one before, for its owner to close."""
+        before, self._descriptor = self._descriptor, descriptor
+        return before
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait()
+            self._stopping.wait(self._linger_s)
+            self._wake.clear()
+            self._drain()
+        self._drain()
+
+    def _drain(self) -> None:
+        # One end of a deque per thread: swapping a list here could lose the line being appended.
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if not lines:
+            return
+        data = b"".join(lines)
+        view = memoryview(data)
+        while view:
+            try:
+                written = os.write(self._descriptor, view)
+            except BlockingIOError:
+                self._stopping.wait(0.05)
+                continue
+            except OSError:
+                # A full disk or a closed pipe: nothing can be told there. The counter tells it.
+                self.dropped += len(lines)
+                break
+            view = view[written:]
+        self._taken += len(data)

@@ -1,0 +1,149 @@
+"""
+Counters and histograms that cost an addition on the hot path.
+
+prometheus-client's own objects take a lock and build label keys on each call; these are plain
+attributes, read only when somebody scrapes, through prometheus-client's collector interface
+(``Collector.collect``). One thread writes them: the reactor's.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+
+__all__ = ["DURATION_BUCKETS_S", "Reading", "Tally", "Timing"]
+
+DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Upper bounds in seconds: OpenTelemetry's advice for HTTP, with two finer ones below."""
+
+MAX_SERIES = 2000
+OVERFLOW = "_other"
+
+
+class Tally:
+    """
+    A counter with labels.
+
+    A label set beyond ``MAX_SERIES`` is counted under ``_other``, so that no input can grow
+    the number of series without bound.
+    """
+
+    __slots__ = ("_counts", "_help", "_labels", "_name")
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> None:
+        self._name = name
+        self._help = help_text
+        self._labels = labels
+        self._counts: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
+
+    def inc(self, *values: str, by: float = 1) -> None:
+        """Add *by* to the series of these label values, in the order of declaration."""
+        counts = self._counts
+        if values in counts:
+            counts[values] += by
+        elif len(counts) < MAX_SERIES:
+            counts[values] = by
+        else:
+            other = (OVERFLOW,) * len(self._labels)
+            counts[other] = counts.get(other, 0) + by
+
+    def value(self, *values: str) -> float:
+        """Return the count of one series; 0 if it never counted."""
+        return self._counts.get(values, 0)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family, as prometheus-client asks for it."""
+        family = CounterMetricFamily(self._name, self._help, labels=self._labels)
+        for values, count in list(self._counts.items()):
+            family.add_metric(values, count)
+        yield family
+
+
+class _Series:
+    __slots__ = ("counts", "total")
+
+    def __init__(self, size: int) -> None:
+        self.counts = [0] * size
+        self.total = 0.0
+
+
+class Timing:
+    """
+    A histogram of seconds (or bytes) with labels, bounded as a ``Tally`` is.
+    """
+
+    __slots__ = ("_bounds", "_help", "_labels", "_name", "_series")
+
+    def __init__(
+        self, name: str, help_text: str, labels: tuple[str, ...] = (), bounds: tuple[float, ...] = DURATION_BUCKETS_S
+    ) -> None:
+        self._name = name
+        self._help = help_text
+        self._labels = labels
+        self._bounds = bounds
+        self._series: dict[tuple[str, ...], _Series] = {}
+
+    def observe(self, amount: float, *values: str) -> None:
+        """Count *amount* in its bucket of the series of these label values."""
+        series = self._series.get(values)
+        if series is None:
+            if len(self._series) >= MAX_SERIES:
+                values = (OVERFLOW,) * len(self._labels)
+            series = self._series.setdefault(values, _Series(len(self._bounds) + 1))
+        series.counts[bisect_left(self._bounds, amount)] += 1
+        series.total += amount
+
+    def count(self, *values: str) -> int:
+        """Return how many amounts one series has seen."""
+        series = self._series.get(values)
+        return sum(series.counts) if series is not None else 0
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family with cumulative buckets."""
+        family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
+        for values, series in list(self._series.items()):
+            running = 0
+            buckets: list[tuple[str, float]] = []
+            for bound, count in zip((*map(str, self._bounds), "+Inf"), series.counts, strict=True):
+                running += count
+                buckets.append((bound, running))
+            family.add_metric(values, buckets, sum_value=series.total)
+        yield family
+
+
+class Reading:
+    """
+    A gauge (or counter) whose values are read from their owner at scrape time.
+    """
+
+    __slots__ = ("_counter", "_help", "_labels", "_name", "_read")
+
+    def __init__(
+        self,
+        name: str,
+        help_text: str,
+        labels: tuple[str, ...] = (),
+        *,
+        counter: bool = False,
+    ) -> None:
+        self._name = name
+        self._help = help_text
+        self._labels = labels
+        self._counter = counter
+        self._read: Callable[[], Iterable[tuple[tuple[str, ...], float]]] | None = None
+
+    def from_source(self, read: Callable[[], Iterable[tuple[tuple[str, ...], float]]]) -> None:
+        """Name who gives the values: pairs of label values and number. Replaces an earlier one."""
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family; without a source it is empty."""
+        kind = CounterMetricFamily if self._counter else GaugeMetricFamily
+        family = kind(self._name, self._help, labels=self._labels)
+        if self._read is not None:
+            for values, number in self._read():
+                family.add_metric(values, number)
+        yield family
