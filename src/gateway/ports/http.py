@@ -106,6 +106,8 @@ class Downstream(Protocol):
         started: A response head has been given.
         bytes_in: Body bytes taken from the client so far.
         bytes_out: Body bytes given to the client so far.
+        max_body_bytes: Largest body taken; the channel's limit until the node sets the route's.
+            A body that turns out larger is answered 413 where that is still possible, else cut.
     """
 
     head: RequestHead
@@ -113,6 +115,7 @@ class Downstream(Protocol):
     started: bool
     bytes_in: int
     bytes_out: int
+    max_body_bytes: int
 
     def start(self, status: int, reason: bytes, block: bytes, length: int, data: bytes, ended: bool) -> None:
         """
@@ -195,6 +198,7 @@ class Exchange:
         upstream_started_at: Monotonic seconds of the first attempt.
         upstream_ttfb_s: Seconds from the last attempt's start to its response head.
         notes: Anything a filter wants in the access line.
+        ended: Set by the node when the exchange is over; whoever was still working on it stops.
     """
 
     __slots__ = (
@@ -203,11 +207,11 @@ class Exchange:
         "client_scheme",
         "deadline",
         "downstream",
+        "ended",
         "flag",
         "head",
         "identity",
         "notes",
-        "on_done",
         "on_gone",
         "outbound_block",
         "params",
@@ -242,7 +246,7 @@ class Exchange:
         self.trace: Any = None
         self.identity: Identity | None = None
         self.on_gone: Callable[[], None] | None = None
-        self.on_done: Callable[[Exchange], None] | None = None
+        self.ended = False
         self.response_block = b""
         self.outbound_block = b""
         self.query = b""
