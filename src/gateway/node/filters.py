@@ -1,0 +1,168 @@
+"""
+What every request passes before its route's handler, one small filter each.
+
+The order is stated in ``app.py``: client address, trace, per-address limit, route, CORS,
+credentials, per-user limit, rule, idempotency. A filter lets pass, makes wait, or raises
+``Problem``; see ``node.plan.Filter``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from gateway.core.address import AddressRule
+from gateway.core.identity import Identity
+from gateway.core.ids import acceptable
+from gateway.core.path import canonical
+from gateway.core.problems import Problem
+from gateway.core.routes import RouteTable
+from gateway.core.trace import TraceContext, parse
+from gateway.node.plan import ServedRoute
+from gateway.ports.http import Exchange
+from gateway.ports.identity import Authenticator
+
+__all__ = ["ClientAddress", "Credentials", "Match", "Rule", "TokenSource", "Trace"]
+
+TokenSource = Callable[[Exchange, tuple[str, ...]], bytes]
+"""Takes the credential from a request, given where it may stand; raises ``Problem`` without one."""
+
+
+class ClientAddress:
+    """
+    Who is asking, by the one rule; also what backends are told about it.
+    """
+
+    def __init__(self, rule: AddressRule) -> None:
+        self._client = rule.client
+
+    def __call__(self, exchange: Exchange) -> None:
+        """
+        Find the client's address and scheme.
+        """
+        peer = exchange.peer
+        client = self._client(peer.host, exchange.head, tls=peer.tls)
+        exchange.client_host = client.host
+        exchange.client_scheme = client.scheme
+        exchange.outbound_block = client.forwarded
+
+
+class Trace:
+    """
+    A trace context and a request id for every request.
+
+    A trusted peer's are continued. From anybody else they begin here: the request id is then
+    the trace id, so that either finds both.
+    """
+
+    def __init__(self, trusted: Callable[[str], bool], bits: Callable[[int], int]) -> None:
+        self._trusted = trusted
+        self._bits = bits
+
+    def __call__(self, exchange: Exchange) -> None:
+        """
+        Continue or begin the trace.
+        """
+        context: TraceContext | None = None
+        request_id = ""
+        if self._trusted(exchange.peer.host):
+            fields = exchange.head.fields
+            inbound = fields.get(b"traceparent")
+            if inbound is not None:
+                parent = parse(inbound, fields.get(b"tracestate", b""))
+                context = parent.child(self._bits) if parent is not None else None
+            given = fields.get(b"x-request-id")
+            if given is not None and acceptable(given):
+                request_id = given.decode("ascii")
+        if context is None:
+            context = TraceContext.new(self._bits)
+        exchange.trace = context
+        exchange.request_id = request_id = request_id or context.trace_id
+        line = b"X-Request-Id: %b\r\n" % request_id.encode("ascii")
+        exchange.response_block = line
+        exchange.outbound_block = b"%b%b%b" % (exchange.outbound_block, line, context.block())
+
+
+class Match:
+    """
+    The one canonical path, and the route it has.
+    """
+
+    def __init__(self, routes: RouteTable[ServedRoute]) -> None:
+        self._match = routes.match
+
+    def __call__(self, exchange: Exchange) -> None:
+        """
+        Find the route.
+        """
+        head = exchange.head
+        exchange.target = target = canonical(head.target)
+        exchange.query = target.query
+        match = self._match(target, head.method)
+        route = match.value
+        exchange.route = route
+        exchange.params = match.params
+        exchange.deadline = exchange.started_at + route.timeout_s
+        downstream = exchange.downstream
+        downstream.max_body_bytes = route.max_body_bytes
+        if head.body_length > route.max_body_bytes:
+            raise Problem("body_too_large", f"At most {route.max_body_bytes} bytes are taken here.")
+
+
+class Credentials:
+    """
+    Who the caller is, on every route that does not say ``auth = "none"``.
+
+    Args:
+        take: Finds the credential in a request.
+        check_scopes: Raises ``Problem("scope_missing")``.
+        wall: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        take: TokenSource,
+        check_scopes: Callable[[Identity, tuple[str, ...]], None],
+        wall: Callable[[], float],
+    ) -> None:
+        self._authenticate = authenticator.authenticate
+        self._take = take
+        self._check_scopes = check_scopes
+        self._wall = wall
+
+    def __call__(self, exchange: Exchange) -> Deferred[Any] | None:
+        """
+        Prove the caller's identity.
+        """
+        route: ServedRoute = exchange.route
+        if not route.auth:
+            return None
+        token = self._take(exchange, route.credentials)
+        found = self._authenticate(token, self._wall())
+        if isinstance(found, Deferred):
+            return found.addCallback(self._known, exchange)
+        self._known(found, exchange)
+        return None
+
+    def _known(self, identity: Identity, exchange: Exchange) -> None:
+        exchange.identity = identity
+        scopes = exchange.route.scopes
+        if scopes:
+            self._check_scopes(identity, scopes)
+
+
+class Rule:
+    """
+    The route's own condition (``when``); anything but true is a 403.
+    """
+
+    def __call__(self, exchange: Exchange) -> None:
+        """
+        Ask the route's rule.
+        """
+        allows = exchange.route.allows
+        if allows is not None:
+            allows(exchange)

@@ -1,0 +1,62 @@
+"""
+What an instance has been told to do: routes and the filters before them, immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from gateway.core.routes import RouteTable
+from gateway.ports.http import Exchange, RouteHandler
+
+__all__ = ["Filter", "Plan", "ServedRoute"]
+
+Filter = Callable[[Exchange], "Deferred[Any] | None"]
+"""Lets an exchange pass (None), makes it wait (a Deferred), or raises ``Problem``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRoute:
+    """
+    One route as it is served.
+
+    Attributes:
+        name: The label in metrics, logs and spans.
+        handler: Who answers.
+        auth: Whether a token is required; True unless the configuration says ``auth = "none"``.
+        credentials: Where the token may stand: ``header``, ``cookie``, ``query``.
+        scopes: What the token must carry.
+        allows: The route's rule: raises ``Problem("forbidden")``; None without a rule.
+        timeout_s: For the whole exchange until the response head.
+        max_body_bytes: Largest request body.
+        methods: For CORS and ``Allow``; empty is every method.
+    """
+
+    name: str
+    handler: RouteHandler
+    auth: bool = True
+    credentials: tuple[str, ...] = ("header",)
+    scopes: tuple[str, ...] = ()
+    allows: Callable[[Exchange], None] | None = None
+    timeout_s: float = 10.0
+    max_body_bytes: int = 64 * 1024 * 1024
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    Routes and filters that belong together.
+
+    Attributes:
+        filters: Run in this order on every exchange. ``filters.Match`` among them sets the route.
+        routes: Every path that is served.
+    """
+
+    filters: tuple[Filter, ...]
+    routes: RouteTable[ServedRoute]
+    digest: str = ""

@@ -1,0 +1,193 @@
+"""
+Lines leave the process whole, neutral, and without stopping it.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gateway.telemetry.access import AccessLine, AccessLog
+from gateway.telemetry.logs import MAX_TEXT, Logs, LogsBridge
+from gateway.telemetry.sink import Sink
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Sink]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    sink = Sink(descriptor)
+    sink.start()
+    try:
+        yield sink
+    finally:
+        sink.stop()
+        os.close(descriptor)
+
+
+def test_lines_are_written_in_order(tmp_path: Path) -> None:
+    """
+    Every line written before the stop is in the file, in order.
+    """
+    with writing(tmp_path / "log") as sink:
+        for number in range(10_000):
+            sink.write(b"%d\n" % number)
+    assert (tmp_path / "log").read_bytes() == b"".join(b"%d\n" % number for number in range(10_000))
+    assert sink.dropped == 0
+
+
+def test_lines_before_the_start_are_kept(tmp_path: Path) -> None:
+    """
+    What is logged before twistd has forked appears once the sink runs.
+    """
+    descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    sink = Sink(descriptor)
+    sink.write(b"early\n")
+    sink.start()
+    sink.stop()
+    os.close(descriptor)
+    assert (tmp_path / "log").read_bytes() == b"early\n"
+
+
+def test_nobody_reading_drops_and_counts() -> None:
+    """
+    A pipe that nobody reads costs lines beyond the bound, never time.
+    """
+    reader, writer = os.pipe()
+    sink = Sink(writer, max_bytes=100_000)
+    sink.start()
+    line = b"x" * 999 + b"\n"
+    for _ in range(2_000):
+        sink.write(line)
+    assert sink.dropped >= 1_500
+    received = 0
+    done = threading.Event()
+
+    def read() -> None:
+        nonlocal received
+        while data := os.read(reader, 65536):
+            received += len(data)
+        done.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    sink.stop(timeout_s=10)
+    os.close(writer)
+    assert done.wait(10)
+    assert received == (2_000 - sink.dropped) * 1000
+
+
+def test_a_stuck_reader_does_not_hold_the_stop() -> None:
+    """
+    Stopping gives up on a reader that takes nothing.
+    """
+    reader, writer = os.pipe()
+    sink = Sink(writer)
+    sink.start()
+    sink.write(b"x" * 1_000_000)
+    before = time.monotonic()
+    sink.stop(timeout_s=0.2)
+    assert time.monotonic() - before < 5
+    os.close(reader)
+
+
+def lines_of(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_everything_is_json(tmp_path: Path) -> None:
+    """
+    Our events, twisted's, tracebacks and the standard library's become one JSON object a line.
+    """
+    with writing(tmp_path / "log") as sink:
+        logs = Logs(sink, pretty=False)
+        bridge = LogsBridge(logs)
+        logs.logger(instance="i-1").info("gateway.started", port=4000)
+        logger = Logger(observer=bridge)
+        logger.warn("twisted {what}", what="line\nbroken")
+        try:
+            raise ValueError("bad")
+        except ValueError:
+            logger.failure("while testing", Failure())
+        standard = logging.getLogger("test.grpc")
+        standard.addHandler(bridge)
+        standard.error("standard %s", "text")
+        standard.removeHandler(bridge)
+    events = lines_of(tmp_path / "log")
+    assert [event["event"] for event in events] == [
+        "gateway.started",
+        "twisted line\nbroken",
+        "while testing",
+        "standard text",
+    ]
+    assert events[0]["instance"] == "i-1"
+    assert "ValueError: bad" in str(events[2]["exception"])
+    assert [event["level"] for event in events] == ["info", "warning", "critical", "error"]
+
+
+def test_level_filters(tmp_path: Path) -> None:
+    """
+    Lines below the level are not written, and the level can change while running.
+    """
+    with writing(tmp_path / "log") as sink:
+        logs = Logs(sink, pretty=False, level="warning")
+        log = logs.logger()
+        log.info("hidden")
+        log.warning("shown")
+        logs.set_level("debug")
+        log.debug("also shown")
+    assert [event["event"] for event in lines_of(tmp_path / "log")] == ["shown", "also shown"]
+
+
+@pytest.mark.parametrize("pretty", [False, True])
+def test_values_cannot_forge_lines(tmp_path: Path, *, pretty: bool) -> None:
+    """
+    Line ends and terminal escapes inside a value stay inside the value.
+    """
+    with writing(tmp_path / "log") as sink:
+        Logs(sink, pretty=pretty).logger().info("login", user='eve\n{"event":"forged"}\x1b[2J\r')
+    raw = (tmp_path / "log").read_text()
+    assert raw.count("\n") == 1
+    assert "\x1b[2J" not in raw
+    assert "\r" not in raw
+
+
+def test_long_values_are_cut(tmp_path: Path) -> None:
+    """
+    No value is longer than the bound.
+    """
+    with writing(tmp_path / "log") as sink:
+        Logs(sink, pretty=False).logger().info("long", value="x" * 100_000)
+    (event,) = lines_of(tmp_path / "log")
+    assert len(str(event["value"])) == MAX_TEXT + 1
+
+
+def test_access_line_omits_what_is_not_there(tmp_path: Path) -> None:
+    """
+    An access line has the fields that say something, and a UTC time with milliseconds.
+    """
+    with writing(tmp_path / "log") as sink:
+        access = AccessLog(Logs(sink, pretty=False), lambda: 1_800_000_000.1239)
+        access.write(
+            AccessLine("request", "info", access.stamp(), "GET", "/x", 200, 1.5, route="r", bytes_out=7, sub="alice")
+        )
+    assert lines_of(tmp_path / "log") == [
+        {
+            "event": "request",
+            "level": "info",
+            "ts": "2027-01-15T08:00:00.123Z",
+            "method": "GET",
+            "path": "/x",
+            "status": 200,
+            "duration_ms": 1.5,
+            "route": "r",
+            "bytes_out": 7,
+            "sub": "alice",
+        }
+    ]
