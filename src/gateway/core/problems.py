@@ -45,6 +45,7 @@ CATALOGUE: Final = _kinds(
     # The request cannot be read, or is read but not accepted.
     Kind("bad_request", 400, "The request is malformed", "BR"),
     Kind("bad_host", 400, "Exactly one valid Host is required", "BR"),
+    Kind("tls_unexpected", 400, "This port speaks plain HTTP, not TLS", "BR"),
     Kind("bad_path", 400, "The path is not acceptable", "BR"),
     Kind("credentials_conflict", 400, "More than one credential was presented", "BR"),
     Kind("credential_missing", 401, "A token is required", "UA"),

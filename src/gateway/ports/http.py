@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from twisted.internet.interfaces import IProtocol, ITransport
+
 from gateway.core.identity import Identity
 from gateway.core.message import Header, RequestHead, ResponseHead
 
@@ -28,6 +30,7 @@ __all__ = [
     "Producer",
     "ResponseReceiver",
     "RouteHandler",
+    "Upgrade",
     "UpstreamCall",
 ]
 
@@ -108,6 +111,8 @@ class Downstream(Protocol):
         bytes_out: Body bytes given to the client so far.
         max_body_bytes: Largest body taken; the channel's limit until the node sets the route's.
             A body that turns out larger is answered 413 where that is still possible, else cut.
+        trailers: The request's trailer lines, filled before the end of its body is delivered;
+            names with an underscore are dropped, names that frame, route or identify were refused.
     """
 
     head: RequestHead
@@ -116,6 +121,7 @@ class Downstream(Protocol):
     bytes_in: int
     bytes_out: int
     max_body_bytes: int
+    trailers: list[Header]
 
     def start(self, status: int, reason: bytes, block: bytes, length: int, data: bytes, ended: bool) -> None:
         """
@@ -160,6 +166,28 @@ class Downstream(Protocol):
         Name who writes the response body, to be paused while the client is slower than it.
 
         At most once per exchange; forgotten at ``finish``. May pause the producer at once.
+        """
+
+
+class Upgrade(Downstream, Protocol):
+    """
+    A downstream whose connection can be taken over; every downstream of the channel is one.
+    """
+
+    def take_over(self, successor: IProtocol) -> tuple[ITransport, bytes]:
+        """
+        Give the connection to *successor*, who from now on speaks for it (a WebSocket, say).
+
+        Only before ``start``, for a request without a body. The channel writes nothing more; it
+        still counts the connection and hands over what arrives: ``successor.dataReceived`` and,
+        once, ``successor.connectionLost`` are called from now on; ``makeConnection`` is the
+        caller's affair. The exchange is over, whole: set its ``status`` first.
+
+        Returns:
+            The transport, without a producer, and the bytes that were received after the head.
+
+        Raises:
+            RuntimeError: when the exchange cannot be taken over (any more).
         """
 
 
