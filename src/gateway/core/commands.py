@@ -9,7 +9,8 @@ through: JSON text in a JSON dialect, anything in a binary one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from gateway.core.publications import ClientInfo, Position, Publication
 
@@ -40,8 +41,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(Struct, frozen=True):
     """
     Listen to a channel; with *recover*, from *since* on.
     """
@@ -56,8 +56,7 @@ class Subscribe:
     join_leave: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(Struct, frozen=True):
     """
     The first command: who the client is, and server-side subscriptions it had before (*subs*).
 
@@ -75,37 +74,32 @@ class Connect:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(Struct, frozen=True):
     """Listen no more."""
 
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Struct, frozen=True):
     """Publish *data* into a channel."""
 
     channel: str
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Presence:
+class Presence(Struct, frozen=True):
     """Ask who is there."""
 
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
-class PresenceStats:
+class PresenceStats(Struct, frozen=True):
     """Ask how many are there."""
 
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryAsked:
+class HistoryAsked(Struct, frozen=True):
     """Ask for a part of a stream: *limit* 0 asks for the position only, -1 for all there is."""
 
     channel: str
@@ -114,38 +108,33 @@ class HistoryAsked:
     reverse: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rpc:
+class Rpc(Struct, frozen=True):
     """Call a backend."""
 
     method: str
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """A message that expects no reply."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh:
+class Refresh(Struct, frozen=True):
     """Present a newer token for the connection."""
 
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class SubRefresh:
+class SubRefresh(Struct, frozen=True):
     """Present a newer token for a subscription."""
 
     channel: str
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(Struct, frozen=True):
     """The client's own ping, or its answer to the server's (``Command.id`` 0)."""
 
 
@@ -165,8 +154,7 @@ Request = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """
     One request and the id its reply will carry; 0 where none is expected.
     """
@@ -175,8 +163,7 @@ class Command:
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribed:
+class Subscribed(Struct, frozen=True):
     """
     A subscription stands.
 
@@ -199,8 +186,7 @@ class Subscribed:
     ttl_s: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """
     The connection is authenticated; *subs* are its server-side subscriptions.
     """
@@ -217,45 +203,39 @@ class Connected:
     node: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """Nothing more to say (unsubscribe, publish, ping)."""
 
     request: type[Request]
 
 
-@dataclass(frozen=True, slots=True)
-class PresenceTold:
+class PresenceTold(Struct, frozen=True):
     """Who is there, by connection id."""
 
     presence: Mapping[str, ClientInfo]
 
 
-@dataclass(frozen=True, slots=True)
-class PresenceStatsTold:
+class PresenceStatsTold(Struct, frozen=True):
     """How many are there."""
 
     clients: int
     users: int
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryTold:
+class HistoryTold(Struct, frozen=True):
     """A part of a stream and the stream's top."""
 
     publications: tuple[Publication, ...]
     position: Position
 
 
-@dataclass(frozen=True, slots=True)
-class RpcDone:
+class RpcDone(Struct, frozen=True):
     """A backend's answer."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Refreshed:
+class Refreshed(Struct, frozen=True):
     """A newer token was taken; *channel* names a subscription, empty the connection."""
 
     client: str = ""

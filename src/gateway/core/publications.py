@@ -9,13 +9,13 @@ After Centrifugo's history and recovery model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["ClientInfo", "History", "Position", "Publication", "PublishOptions", "Published"]
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """
     A place in a channel's stream. Offset 0 is before the first publication.
     """
@@ -24,8 +24,7 @@ class Position:
     epoch: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientInfo:
+class ClientInfo(Struct, frozen=True):
     """
     Who a connection is to others.
 
@@ -80,8 +79,7 @@ class Publication:
         return f"Publication(offset={self.offset}, {len(self.data)} bytes)"
 
 
-@dataclass(frozen=True, slots=True)
-class PublishOptions:
+class PublishOptions(Struct, frozen=True):
     """
     How to publish.
 
@@ -101,8 +99,7 @@ class PublishOptions:
     version_epoch: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """
     What became of a publication.
 
@@ -115,8 +112,7 @@ class Published:
     suppressed: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """
     A part of a stream.
 
