@@ -1,0 +1,128 @@
+"""
+Why a command failed, a subscription ended or a connection was closed: one table.
+
+The numbers are those the Centrifuge SDKs act on. A close code says by its range what a client
+does next: 3000 to 3499 and 4000 to 4499 reconnect, 3500 to 3999 and 4500 to 4999 do not. An
+unsubscribe code from 2500 on is subscribed again. An error says by *temporary* whether the
+same command may succeed later. ``docs/protocol.md`` is checked against this table.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["ClientError", "CloseReason", "Closing", "ErrorCode", "UnsubscribeReason", "reconnects"]
+
+FIRST_APPLICATION_CODE = 4000
+
+
+class ErrorCode(Enum):
+    """
+    What a reply can fail with: number, text, whether to try again.
+    """
+
+    INTERNAL = (100, "internal server error", True)
+    UNAUTHORIZED = (101, "unauthorized", False)
+    UNKNOWN_CHANNEL = (102, "unknown channel", False)
+    PERMISSION_DENIED = (103, "permission denied", False)
+    METHOD_NOT_FOUND = (104, "method not found", False)
+    ALREADY_SUBSCRIBED = (105, "already subscribed", False)
+    LIMIT_EXCEEDED = (106, "limit exceeded", False)
+    BAD_REQUEST = (107, "bad request", False)
+    NOT_AVAILABLE = (108, "not available", False)
+    TOKEN_EXPIRED = (109, "token expired", False)
+    EXPIRED = (110, "expired", False)
+    TOO_MANY_REQUESTS = (111, "too many requests", True)
+    UNRECOVERABLE_POSITION = (112, "unrecoverable position", False)
+
+    def __init__(self, code: int, text: str, temporary: bool) -> None:
+        self.code = code
+        self.text = text
+        self.temporary = temporary
+
+
+class ClientError(Exception):
+    """
+    A command failed; its reply says so.
+
+    Attributes:
+        code: 100 to 399 are the gateway's, 400 to 1999 an application's.
+        text: For the client's developer; nothing internal.
+        temporary: The same command may succeed later.
+    """
+
+    def __init__(self, code: int | ErrorCode, text: str = "", *, temporary: bool = False) -> None:
+        if isinstance(code, ErrorCode):
+            text = text or code.text
+            temporary = temporary or code.temporary
+            code = code.code
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+        self.temporary = temporary
+
+
+class CloseReason(Enum):
+    """
+    Why the gateway closes a connection: number, text (at most 123 bytes on the wire).
+    """
+
+    CLOSED = (3000, "connection closed")
+    SHUTDOWN = (3001, "shutdown")
+    SERVER_ERROR = (3004, "internal server error")
+    EXPIRED = (3005, "connection expired")
+    SUBSCRIPTION_EXPIRED = (3006, "subscription expired")
+    SLOW = (3008, "slow")
+    WRITE_ERROR = (3009, "write error")
+    INSUFFICIENT_STATE = (3010, "insufficient state")
+    FORCE_RECONNECT = (3011, "force reconnect")
+    NO_PONG = (3012, "no pong")
+    TOO_MANY_REQUESTS = (3013, "too many requests")
+    INVALID_TOKEN = (3500, "invalid token")
+    BAD_REQUEST = (3501, "bad request")
+    STALE = (3502, "stale")
+    FORCE_NO_RECONNECT = (3503, "force disconnect")
+    CONNECTION_LIMIT = (3504, "connection limit")
+    CHANNEL_LIMIT = (3505, "channel limit")
+    INAPPROPRIATE_PROTOCOL = (3506, "inappropriate protocol")
+    PERMISSION_DENIED = (3507, "permission denied")
+    NOT_AVAILABLE = (3508, "not available")
+    TOO_MANY_ERRORS = (3509, "too many errors")
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code = code
+        self.text = text
+
+    @property
+    def closing(self) -> Closing:
+        """The same as a value that applications' own codes share."""
+        return Closing(self.code, self.text)
+
+
+class Closing(NamedTuple):
+    """A close code and its reason."""
+
+    code: int
+    reason: str
+
+
+class UnsubscribeReason(Enum):
+    """
+    Why the gateway ends a subscription: number, text.
+    """
+
+    SERVER = (2000, "server unsubscribe")
+    INSUFFICIENT_STATE = (2500, "insufficient state")
+    EXPIRED = (2501, "subscription expired")
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code = code
+        self.text = text
+
+
+def reconnects(code: int) -> bool:
+    """
+    Whether a client reconnects after a close with *code*; transport codes (below 3000) always do.
+    """
+    return code < CloseReason.INVALID_TOKEN.code or FIRST_APPLICATION_CODE <= code < FIRST_APPLICATION_CODE + 500
