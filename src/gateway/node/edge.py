@@ -99,9 +99,9 @@ class Edge:
             exchange.on_gone = None
             if exchange.ended:
                 return
-            if failure.check(Problem):
+            if isinstance(failure.value, Problem):
                 self.refuse(exchange, failure.value)
-            elif failure.check(CancelledError):
+            elif isinstance(failure.value, CancelledError):
                 self.refuse(exchange, Problem("internal", reason="cancelled"))
             else:
                 self._crash(exchange, failure)

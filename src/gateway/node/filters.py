@@ -15,11 +15,11 @@ from twisted.internet.defer import Deferred
 
 from gateway.core.address import AddressRule
 from gateway.core.identity import Identity
-from gateway.core.ids import acceptable
+from gateway.core.ids import Bits, acceptable
 from gateway.core.path import canonical
 from gateway.core.problems import Problem
 from gateway.core.routes import RouteTable
-from gateway.core.trace import TraceContext, parse
+from gateway.core.trace import TraceContext, new, read
 from gateway.node.plan import ServedRoute
 from gateway.ports.http import Exchange
 from gateway.ports.identity import Authenticator
@@ -43,9 +43,10 @@ class ClientAddress:
         Find the client's address and scheme.
         """
         peer = exchange.peer
-        client = self._client(peer.host, exchange.head, tls=peer.tls)
+        client = self._client(peer.host, peer.tls, exchange.head)
         exchange.client_host = client.host
         exchange.client_scheme = client.scheme
+        exchange.trusted = client.trusted
         exchange.outbound_block = client.forwarded
 
 
@@ -55,10 +56,12 @@ class Trace:
 
     A trusted peer's are continued. From anybody else they begin here: the request id is then
     the trace id, so that either finds both.
+
+    Args:
+        bits: So many random bits, as a number.
     """
 
-    def __init__(self, trusted: Callable[[str], bool], bits: Callable[[int], int]) -> None:
-        self._trusted = trusted
+    def __init__(self, bits: Bits) -> None:
         self._bits = bits
 
     def __call__(self, exchange: Exchange) -> None:
@@ -67,17 +70,14 @@ class Trace:
         """
         context: TraceContext | None = None
         request_id = ""
-        if self._trusted(exchange.peer.host):
-            fields = exchange.head.fields
-            inbound = fields.get(b"traceparent")
-            if inbound is not None:
-                parent = parse(inbound, fields.get(b"tracestate", b""))
-                context = parent.child(self._bits) if parent is not None else None
-            given = fields.get(b"x-request-id")
+        if exchange.trusted:
+            inbound = read(exchange.head)
+            context = inbound.child(self._bits) if inbound is not None else None
+            given = exchange.head.fields.get(b"x-request-id")
             if given is not None and acceptable(given):
                 request_id = given.decode("ascii")
         if context is None:
-            context = TraceContext.new(self._bits)
+            context = new(self._bits)
         exchange.trace = context
         exchange.request_id = request_id = request_id or context.trace_id
         line = b"X-Request-Id: %b\r\n" % request_id.encode("ascii")

@@ -206,6 +206,7 @@ class Exchange:
         params: Values of the template's variables, decoded.
         client_host: The client's address by the one rule (``core.address``).
         client_scheme: ``"http"`` or ``"https"`` as the client saw it, by the same rule.
+        trusted: The peer is a trusted proxy: its request id and trace context are believed.
         request_id: Ours, or a trusted peer's.
         trace: The W3C context to pass on; set by the trace filter.
         identity: Set once the caller is known.
@@ -253,6 +254,7 @@ class Exchange:
         "status",
         "target",
         "trace",
+        "trusted",
         "upstream",
         "upstream_started_at",
         "upstream_target",
@@ -270,6 +272,7 @@ class Exchange:
         self.params: Mapping[str, str] = {}
         self.client_host = ""
         self.client_scheme = "http"
+        self.trusted = False
         self.request_id = ""
         self.trace: Any = None
         self.identity: Identity | None = None
