@@ -97,7 +97,7 @@ class Edge:
 
         def fail(failure: Failure) -> None:
             exchange.on_gone = None
-            if exchange.ended:
+            if exchange.ended or exchange.downstream.started:
                 return
             if isinstance(failure.value, Problem):
                 self.refuse(exchange, failure.value)
@@ -169,6 +169,7 @@ class Edge:
         Cancel what runs for *exchange* and answer with *problem* (a drain's end, a deadline).
         """
         gone, exchange.on_gone = exchange.on_gone, None
+        # Answered first: what is cancelled may report its own end, and the first answer counts.
+        self.refuse(exchange, problem)
         if gone is not None:
             gone()
-        self.refuse(exchange, problem)
