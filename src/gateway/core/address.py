@@ -26,6 +26,8 @@ UNIX: Final = "unix"
 _CACHE_SIZE = 4096
 _HOPS = 32  # Most elements of X-Forwarded-For looked at; an honest chain is shorter.
 _LOOPBACK: Final = "127.0.0.1"
+_SAID_ONCE: Final = (b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port")
+_SAID_BY_PROXY: Final = (b"x-forwarded-for", *_SAID_ONCE)
 
 # A reg-name, IPv4 address or bracketed IPv6 address, with a port: what Host may be.
 _authority = re.compile(rb"(?:[A-Za-z0-9._~\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?").fullmatch
@@ -67,7 +69,7 @@ class AddressRule:
         self._trusted = trusted
         self._standard = standard
         self._hosts: dict[str, bool] = {}
-        self._cache: dict[tuple[str, bool, bytes], Client] = {}
+        self._cache: dict[tuple[object, ...], Client] = {}
 
     def trusts(self, host: str) -> bool:
         """
@@ -85,22 +87,30 @@ class AddressRule:
         """
         Find the client of *head*, which came from *peer_host*, encrypted or not.
         """
-        authority = head.fields.get(b"host", b"")
+        fields = head.fields
+        authority = fields.get(b"host", b"")
+        key: tuple[object, ...]
         if self._trusted and self.trusts(peer_host):
-            return self._behind_proxy(plain_address(peer_host) or peer_host, tls, head, authority)
+            if len(fields) != len(head.headers):  # A name is repeated: the fields are not all that was said.
+                return self._behind_proxy(peer_host, tls, head, authority)
+            key = (peer_host, tls, authority, *map(fields.get, _SAID_BY_PROXY))
+            return self._cache.get(key) or self._remember(key, self._behind_proxy(peer_host, tls, head, authority))
         key = (peer_host, tls, authority)
         known = self._cache.get(key)
-        if known is None:
-            host = plain_address(peer_host) or peer_host
-            known = self._made([host], "https" if tls else "http", authority, b"", trusted=False)
-            if len(self._cache) >= _CACHE_SIZE:
-                self._cache.clear()
-            if len(authority) <= 255:
-                self._cache[key] = known
-        return known
+        if known is not None:
+            return known
+        host = plain_address(peer_host) or peer_host
+        return self._remember(key, self._made([host], "https" if tls else "http", authority, b"", trusted=False))
 
-    def _behind_proxy(self, peer: str, tls: bool, head: RequestHead, authority: bytes) -> Client:
-        hops = [peer]
+    def _remember(self, key: tuple[object, ...], client: Client) -> Client:
+        if len(self._cache) >= _CACHE_SIZE:
+            self._cache.clear()
+        if sum(len(part) for part in key if isinstance(part, bytes)) <= 255:
+            self._cache[key] = client
+        return client
+
+    def _behind_proxy(self, peer_host: str, tls: bool, head: RequestHead, authority: bytes) -> Client:
+        hops = [plain_address(peer_host) or peer_host]
         if b"x-forwarded-for" in head.fields:
             elements = b",".join(values_of(head.headers, b"x-forwarded-for")).rsplit(b",", _HOPS)
             for element in reversed(elements[-_HOPS:]):
@@ -111,10 +121,9 @@ class AddressRule:
                 if not self.trusts(host):
                     break
         hops.reverse()
-        proto = _only(head, b"x-forwarded-proto").lower()
+        proto, named, port = (_only(head, name) for name in _SAID_ONCE)
+        proto = proto.lower()
         scheme = proto.decode() if proto in (b"http", b"https") else "https" if tls else "http"
-        named = _only(head, b"x-forwarded-host")
-        port = _only(head, b"x-forwarded-port")
         return self._made(hops, scheme, named if named and _authority(named) else authority, port, trusted=True)
 
     def _made(self, hops: list[str], scheme: str, authority: bytes, port: bytes, *, trusted: bool) -> Client:

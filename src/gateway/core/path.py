@@ -66,7 +66,8 @@ _CACHE_SIZE = 2048
 _CACHE_LONGEST = 192  # Bytes; with _CACHE_SIZE it bounds the memory an attacker can fill to some 2 MB.
 
 # What needs no work: no escape, no semicolon, no backslash. Dots and double slashes are looked for after.
-_plain = re.compile(rb"(/[A-Za-z0-9\-._~!$&'()*+,=:@/]*)(?:\?([!\"$-~]*))?").fullmatch
+_plain = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*").fullmatch
+_bad_in_query = re.compile(rb"[^!\"$-~]").search
 _visible = re.compile(rb"[!-~]*").fullmatch
 _escape_missing = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 _escape_inside = re.compile(r"%[0-9A-Fa-f]{2}").search
@@ -121,13 +122,14 @@ def canonical(target: bytes) -> Target:
     known = _cache.get(target)
     if known is not None:
         return known
-    plain = _plain(target)
-    if plain is not None:
-        path, query = plain.groups()
-        if b"/." not in path and b"//" not in path:
-            made = Target(path, tuple(path.decode("ascii").split("/")[1:]), query or b"", target)
-        else:
-            made = _read(target)
+    if b"?" in target:
+        path, _, query = target.partition(b"?")
+        known = canonical(path)  # Remembered without the query, which differs more often and may hold a token.
+        if _bad_in_query(query):
+            raise _refuse("fragment" if b"#" in query else "not_ascii", "bad_request")
+        return Target(known.path, known.segments, query, target, known.encoded_slash)
+    if _plain(target) and b"/." not in target and b"//" not in target:
+        made = Target(target, tuple(target.decode("ascii").split("/")[1:]), b"", target)
     else:
         made = _read(target)
     if len(target) <= _CACHE_LONGEST:
@@ -148,14 +150,13 @@ def _refuse(reason: str, code: str = "bad_path") -> Problem:
     return Problem(code, REFUSALS[reason], reason=reason)
 
 
-def _read(target: bytes) -> Target:
-    if target[:1] != b"/":
+def _read(path: bytes) -> Target:
+    if path[:1] != b"/":
         raise _refuse("target_form", "bad_request")
-    if _visible(target) is None:
+    if _visible(path) is None:
         raise _refuse("not_ascii", "bad_request")
-    if b"#" in target:
+    if b"#" in path:
         raise _refuse("fragment", "bad_request")
-    path, _, query = target.partition(b"?")
     if b"\\" in path:
         raise _refuse("backslash")
     if b";" in path:
@@ -183,7 +184,7 @@ def _read(target: bytes) -> Target:
         encoded.append(b"")
         decoded.append("")
     slashed = any("/" in text for text in decoded)
-    return Target(b"/" + b"/".join(encoded), tuple(decoded), query, target, slashed)
+    return Target(b"/" + b"/".join(encoded), tuple(decoded), b"", path, slashed)
 
 
 def _decode(segment: bytes) -> str:

@@ -111,14 +111,16 @@ class Match(Generic[T]):
 
 
 class _Leaf(Generic[T]):
-    """An entry in the tree; ``fixed`` is its match when it has no variables."""
+    """An entry in the tree: ``fixed`` is its match without variables, ``singles`` where each is one segment."""
 
-    __slots__ = ("encoded_slash", "entry", "fixed", "variables")
+    __slots__ = ("encoded_slash", "entry", "fixed", "singles", "variables")
 
     def __init__(self, entry: Entry[T], variables: tuple[Variable, ...]) -> None:
         self.entry = entry
         self.variables = variables
         self.encoded_slash = entry.encoded_slash
+        singles = tuple((name, start) for name, start, _, single in variables if single)
+        self.singles = singles if len(singles) == len(variables) else None
         self.fixed = None if variables else Match(entry.value, _NO_PARAMS, entry.template)
 
 
@@ -184,7 +186,7 @@ class RouteTable(Generic[T]):
         segments = target.segments
         if leaf is None:
             verb, colon = "", False
-            if self._verbs:
+            if self._verbs and b":" in target.path:
                 stem, verb, colon = _split_verb(target)
                 if verb in self._verbs:
                     leaf = _find(self._root, stem, 0, len(stem), method, verb, False)
@@ -199,6 +201,8 @@ class RouteTable(Generic[T]):
         if leaf.fixed is not None:
             return leaf.fixed
         entry = leaf.entry
+        if leaf.singles is not None:
+            return Match(entry.value, {name: segments[at] for name, at in leaf.singles}, entry.template)
         params = {
             name: segments[start] if single else _several(target, segments, start, stop)
             for name, start, stop, single in leaf.variables
@@ -277,21 +281,28 @@ def _find(
         colon: The path's last segment holds a colon that was not taken for a verb's: places where
             verbs are known do not take it.
     """
-    if at == count:
+    while at < count:
+        segment = segments[at]
+        at += 1
+        child = node.literals.get(segment)
+        star = node.star if segment else None
+        if child is None or star is None:
+            below = child or star
+            if below is None:
+                break
+            if not node.rest:  # The only way on, so there is nothing to come back for.
+                node = below
+                continue
+            found = _find(below, segments, at, count, method, verb, colon)
+        else:
+            found = _find(child, segments, at, count, method, verb, colon)
+            if found is None:
+                found = _find(star, segments, at, count, method, verb, colon)
+        return found or _pick(node.rest, method, verb, colon)
+    else:
         found = _pick(node.ends, method, verb, colon)
         if found is not None:
             return found
-    else:
-        segment = segments[at]
-        child = node.literals.get(segment)
-        if child is not None:
-            found = _find(child, segments, at + 1, count, method, verb, colon)
-            if found is not None:
-                return found
-        if node.star is not None and segment:
-            found = _find(node.star, segments, at + 1, count, method, verb, colon)
-            if found is not None:
-                return found
     return _pick(node.rest, method, verb, colon) if node.rest else None
 
 
