@@ -17,63 +17,22 @@ Two routes of one shape that take the same method are a conflict; nothing else i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import unquote
 
 from gateway.core.path import REFUSALS, Target
 from gateway.core.problems import Problem
-from gateway.core.template import REST, STAR, BadTemplate, Template, Variable, Wildcard, parse
+from gateway.core.route_tree import Conflict, Ends, Entry, Leaf, Match, Node, every, fill, find
+from gateway.core.template import REST, STAR, BadTemplate, Template, Wildcard, parse
 
 __all__ = ["BadTemplate", "Conflict", "Entry", "Match", "RouteConflict", "RouteTable"]
 
 T = TypeVar("T")
 
 NEVER_ROUTED: Final = frozenset((b"CONNECT", b"TRACE"))
-COMMON_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
-"""What ``Allow`` says for a route that takes every method."""
 
 _reserved_escape = re.compile(r"(%(?:2[1346-9A-CF]|3[ABDF]|40|5[BD]))")
-_NO_PARAMS: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Entry(Generic[T]):
-    """
-    One route.
-
-    Attributes:
-        template: Its path, see ``core.template``.
-        methods: Upper-case; empty takes every method.
-        value: What it leads to.
-        position: Where it was written, handed back in a conflict.
-        encoded_slash: A variable may hold ``%2F``. Only safe where nothing behind decodes the
-            path again, as for a call whose fields are filled from it; else the request is refused.
-    """
-
-    template: str
-    methods: frozenset[bytes]
-    value: T
-    position: Any = None
-    encoded_slash: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """
-    Two routes of which neither is more specific.
-
-    Attributes:
-        first: The entry that came first.
-        second: The one that collides with it.
-        reason: What they share.
-    """
-
-    first: Entry[Any]
-    second: Entry[Any]
-    reason: str
 
 
 class RouteConflict(ValueError):
@@ -91,67 +50,6 @@ class RouteConflict(ValueError):
         self.conflicts = tuple(conflicts)
 
 
-class Match(Generic[T]):
-    """
-    The route a request takes.
-
-    Attributes:
-        value: The entry's value.
-        params: Variable to value: decoded wholly where the variable is one segment; where it is
-            more, reserved characters stay encoded (``a%2Fb/c``). Not to be changed.
-        template: As written: the name for logs and metrics.
-    """
-
-    __slots__ = ("params", "template", "value")
-
-    def __init__(self, value: T, params: Mapping[str, str], template: str) -> None:
-        self.value = value
-        self.params = params
-        self.template = template
-
-
-class _Leaf(Generic[T]):
-    """An entry in the tree: ``fixed`` is its match without variables, ``singles`` where each is one segment."""
-
-    __slots__ = ("encoded_slash", "entry", "fixed", "singles", "variables")
-
-    def __init__(self, entry: Entry[T], variables: tuple[Variable, ...]) -> None:
-        self.entry = entry
-        self.variables = variables
-        self.encoded_slash = entry.encoded_slash
-        singles = tuple((name, start) for name, start, _, single in variables if single)
-        self.singles = singles if len(singles) == len(variables) else None
-        self.fixed = None if variables else Match(entry.value, _NO_PARAMS, entry.template)
-
-
-class _Ends(Generic[T]):
-    """The entries of one shape, by method."""
-
-    __slots__ = ("any", "methods")
-
-    def __init__(self) -> None:
-        self.methods: dict[bytes, _Leaf[T]] = {}
-        self.any: _Leaf[T] | None = None
-
-    def pick(self, method: bytes) -> _Leaf[T] | None:
-        return self.methods.get(method) or self.any
-
-    def allowed(self) -> Iterable[bytes]:
-        return COMMON_METHODS if self.any is not None else self.methods
-
-
-class _Node(Generic[T]):
-    """A place in the tree. ``ends`` and ``rest`` are by verb; the empty verb is none."""
-
-    __slots__ = ("ends", "literals", "rest", "star")
-
-    def __init__(self) -> None:
-        self.literals: dict[str, _Node[T]] = {}
-        self.star: _Node[T] | None = None
-        self.ends: dict[str, _Ends[T]] = {}
-        self.rest: dict[str, _Ends[T]] = {}
-
-
 class RouteTable(Generic[T]):
     """
     All routes, compiled.
@@ -162,8 +60,8 @@ class RouteTable(Generic[T]):
     """
 
     def __init__(self, entries: Iterable[Entry[T]]) -> None:
-        self._root: _Node[T] = _Node()
-        self._static: dict[bytes, _Ends[T]] = {}
+        self._root: Node[T] = Node()
+        self._static: dict[bytes, Ends[T]] = {}
         self._verbs: set[str] = set()
         self._templates: list[tuple[Entry[T], Template]] = []
         conflicts: list[Conflict] = []
@@ -189,11 +87,11 @@ class RouteTable(Generic[T]):
             if self._verbs and b":" in target.path:
                 stem, verb, colon = _split_verb(target)
                 if verb in self._verbs:
-                    leaf = _find(self._root, stem, 0, len(stem), method, verb, False)
+                    leaf = find(self._root, stem, 0, len(stem), method, verb, False)
                     if leaf is not None:
                         segments = stem
             if leaf is None:
-                leaf = _find(self._root, segments, 0, len(segments), method, "", colon)
+                leaf = find(self._root, segments, 0, len(segments), method, "", colon)
         if leaf is None or method in NEVER_ROUTED:
             raise self._refusal(target)
         if target.encoded_slash and not leaf.encoded_slash:
@@ -215,10 +113,10 @@ class RouteTable(Generic[T]):
         """
         stem, verb, colon = _split_verb(target) if self._verbs else (target.segments, "", False)
         methods: set[bytes] = set()
-        for ends in _all(self._root, target.segments, 0, "", colon):
+        for ends in every(self._root, target.segments, 0, "", colon):
             methods.update(ends.allowed())
         if verb:
-            for ends in _all(self._root, stem, 0, verb, False):
+            for ends in every(self._root, stem, 0, verb, False):
                 methods.update(ends.allowed())
         return frozenset(methods)
 
@@ -248,19 +146,19 @@ class RouteTable(Generic[T]):
         node = self._root
         for part in template.parts:
             if isinstance(part, str):
-                node = node.literals.setdefault(part, _Node())
+                node = node.literals.setdefault(part, Node())
             elif part is STAR:
-                node.star = node = node.star or _Node()
+                node.star = node = node.star or Node()
         kept = node.rest if template.parts[-1] is REST else node.ends
-        ends = kept.setdefault(template.verb, _Ends())
+        ends = kept.setdefault(template.verb, Ends())
         if template.verb:
             self._verbs.add(template.verb)
         path = template.static_path
         if path is not None:
             self._static[path] = ends
-        return _fill(ends, _Leaf(entry, template.variables))
+        return fill(ends, Leaf(entry, template.variables))
 
-    def _answer_head(self, node: _Node[T]) -> None:
+    def _answer_head(self, node: Node[T]) -> None:
         """Let GET answer HEAD, once all entries are in."""
         for ends in (*node.ends.values(), *node.rest.values()):
             if b"GET" in ends.methods:
@@ -269,63 +167,6 @@ class RouteTable(Generic[T]):
             self._answer_head(child)
         if node.star is not None:
             self._answer_head(node.star)
-
-
-def _find(
-    node: _Node[T], segments: tuple[str, ...], at: int, count: int, method: bytes, verb: str, colon: bool
-) -> _Leaf[T] | None:
-    """
-    Find the most specific entry below *node*. As deep as the deepest template, however long the path.
-
-    Args:
-        colon: The path's last segment holds a colon that was not taken for a verb's: places where
-            verbs are known do not take it.
-    """
-    while at < count:
-        segment = segments[at]
-        at += 1
-        child = node.literals.get(segment)
-        star = node.star if segment else None
-        if child is None or star is None:
-            below = child or star
-            if below is None:
-                break
-            if not node.rest:  # The only way on, so there is nothing to come back for.
-                node = below
-                continue
-            found = _find(below, segments, at, count, method, verb, colon)
-        else:
-            found = _find(child, segments, at, count, method, verb, colon)
-            if found is None:
-                found = _find(star, segments, at, count, method, verb, colon)
-        return found or _pick(node.rest, method, verb, colon)
-    else:
-        found = _pick(node.ends, method, verb, colon)
-        if found is not None:
-            return found
-    return _pick(node.rest, method, verb, colon) if node.rest else None
-
-
-def _pick(kept: dict[str, _Ends[T]], method: bytes, verb: str, colon: bool) -> _Leaf[T] | None:
-    ends = kept.get(verb)
-    if ends is None or (colon and len(kept) > 1):
-        return None
-    return ends.methods.get(method) or ends.any
-
-
-def _all(node: _Node[T], segments: tuple[str, ...], at: int, verb: str, colon: bool) -> Iterator[_Ends[T]]:
-    """Every place below *node* that has the path, whatever the method."""
-    if at == len(segments):
-        if verb in node.ends and not (colon and len(node.ends) > 1):
-            yield node.ends[verb]
-    else:
-        child = node.literals.get(segments[at])
-        if child is not None:
-            yield from _all(child, segments, at + 1, verb, colon)
-        if node.star is not None and segments[at]:
-            yield from _all(node.star, segments, at + 1, verb, colon)
-    if verb in node.rest and not (colon and len(node.rest) > 1):
-        yield node.rest[verb]
 
 
 def _split_verb(target: Target) -> tuple[tuple[str, ...], str, bool]:
@@ -350,24 +191,6 @@ def _several(target: Target, segments: tuple[str, ...], start: int, stop: int | 
     # A capturing split leaves the reserved escapes at the odd places.
     pieces = _reserved_escape.split("/".join(encoded[start:stop]))
     return "".join([piece if place % 2 else unquote(piece) for place, piece in enumerate(pieces)])
-
-
-def _fill(ends: _Ends[T], leaf: _Leaf[T]) -> list[Conflict]:
-    entry = leaf.entry
-    if not entry.methods:
-        if ends.any is not None:
-            return [Conflict(ends.any.entry, entry, "both take every method of the same paths")]
-        ends.any = leaf
-        return []
-    taken: dict[int, tuple[Entry[T], list[bytes]]] = {}
-    for method in sorted(entry.methods):
-        other = ends.methods.setdefault(method, leaf)
-        if other is not leaf:
-            taken.setdefault(id(other), (other.entry, []))[1].append(method)
-    return [
-        Conflict(other, entry, f"both take {b', '.join(methods).decode()} of the same paths")
-        for other, methods in taken.values()
-    ]
 
 
 def _why_not(entry: Entry[Any], template: Template, target: Target, method: bytes) -> tuple[int, str]:
