@@ -1,0 +1,257 @@
+"""
+All connections of an instance's clients: how many there may be, and when one is overdue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Address as Ip6
+from typing import Any
+
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from gateway.config.sections import Limits
+from gateway.net.transports import is_reset, pending_bytes
+from gateway.ports.http import HttpHandler, Peer
+from gateway.web.channel import Channel
+from gateway.web.head import HeadReader
+from gateway.web.reply import Preamble, refusal
+
+__all__ = ["ChannelFactory"]
+
+SWEEP_S = 0.25
+"""How exact deadlines are."""
+MOST_TURNED_AWAY = 64
+"""Refused connections that are told why at any one time; more are closed without a word."""
+
+
+@implementer(IProtocolFactory)
+class ChannelFactory:
+    """
+    Makes a channel for each connection of every listener.
+
+    Args:
+        handler: Who decides about requests.
+        limits: Sizes and times; may be replaced by ``configure``.
+        clock: Monotonic time.
+        server: The ``Server`` header's value; empty: none is sent.
+        capacity: Most connections where ``limits.connections`` is 0; 0: no bound.
+        wall: Seconds since the epoch, for ``Date``.
+
+    Attributes:
+        now: The clock at the last sweep; deadlines are counted from it.
+        draining: Every answer announces the end of its connection.
+        refused: Connections turned away so far.
+    """
+
+    def __init__(
+        self,
+        handler: HttpHandler,
+        limits: Limits,
+        clock: IReactorTime,
+        *,
+        server: str = "gateway",
+        capacity: int = 0,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.handler = handler
+        self.clock = clock
+        self.capacity = capacity
+        self.draining = False
+        self.refused = 0
+        self.now = clock.seconds()
+        self.preamble = Preamble(server)
+        self.held: set[Channel] = set()
+        self._wall = wall
+        self._open: set[Channel] = set()
+        self._addresses: dict[str, int] = {}
+        self._stalled: dict[Channel, tuple[int | None, float]] = {}
+        self._turned_away: set[_TurnedAway] = set()
+        self.configure(limits)
+        self.preamble.tick(wall())
+        self._sweeping = LoopingCall(self.sweep)
+        self._sweeping.clock = clock
+
+    def configure(self, limits: Limits) -> None:
+        """
+        Take other limits; requests under way keep theirs where they were already looked at.
+        """
+        self.limits = limits
+        self.head_timeout_s = limits.head_timeout_s
+        self.idle_timeout_s = limits.idle_timeout_s
+        self.body_grace_s = limits.body_grace_s
+        self.min_body_rate_bytes = limits.min_body_rate_bytes
+        self.write_timeout_s = limits.write_timeout_s
+        self.write_buffer_bytes = limits.write_buffer_bytes
+        self.max_body_bytes = limits.max_body_bytes
+        self.reader = HeadReader(
+            max_target=limits.max_target_bytes, max_head=limits.max_head_bytes, max_headers=limits.max_headers
+        )
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    # IProtocolFactory.
+
+    def doStart(self) -> None:
+        """
+        Begin to look at deadlines; called by each port.
+        """
+        self.start()
+
+    def doStop(self) -> None:
+        """
+        A port has closed; connections live on.
+        """
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        """
+        Make a channel for a plain connection from *addr*, unless there are too many.
+        """
+        return self.admit(_peer_of(addr))
+
+    def admit(self, peer: Peer) -> IProtocol | None:
+        """
+        Make a channel for *peer*, or what tells it that there are too many; None to say nothing.
+        """
+        limits = self.limits
+        most = limits.connections or self.capacity
+        each = limits.connections_per_address
+        host = _counted_as(peer.host)
+        here = self._addresses.get(host, 0)
+        if (most and len(self._open) >= most) or (each and here >= each and host != "unix"):
+            self.refused += 1
+            if peer.tls or len(self._turned_away) >= MOST_TURNED_AWAY:
+                # A handshake costs more than all the rest.
+                return None
+            return _TurnedAway(self, peer)
+        self._addresses[host] = here + 1
+        channel = Channel(self, peer)
+        self._open.add(channel)
+        return channel
+
+    def lost(self, channel: Channel) -> None:
+        """
+        Forget a connection that is gone.
+        """
+        if channel not in self._open:
+            return
+        self._open.discard(channel)
+        self._stalled.pop(channel, None)
+        self.held.discard(channel)
+        host = _counted_as(channel.peer.host)
+        left = self._addresses.get(host, 1) - 1
+        if left:
+            self._addresses[host] = left
+        else:
+            self._addresses.pop(host, None)
+
+    # Deadlines.
+
+    def start(self) -> None:
+        """
+        Look at deadlines from now on.
+        """
+        if not self._sweeping.running:
+            self._sweeping.start(SWEEP_S, now=True)
+
+    def watch(self, channel: Channel) -> None:
+        """
+        Cut *channel* if its client takes nothing for the write time-out.
+        """
+        self._stalled[channel] = (pending_bytes(channel.transport), self.now)
+
+    def unwatch(self, channel: Channel) -> None:
+        """
+        *channel* has sent what it had.
+        """
+        self._stalled.pop(channel, None)
+
+    def sweep(self) -> None:
+        """
+        Look at every deadline once.
+        """
+        self.now = now = self.clock.seconds()
+        self.preamble.tick(self._wall())
+        for channel in [channel for channel in self._open if channel.deadline <= now]:
+            channel.overdue(now)
+        for channel, (before, since) in list(self._stalled.items()):
+            pending = pending_bytes(channel.transport)
+            if pending != before:
+                self._stalled[channel] = (pending, now)
+            elif now - since >= self.write_timeout_s:
+                self._stalled.pop(channel)
+                channel.transport.abortConnection()
+        for channel in [channel for channel in self.held if is_reset(channel.transport)]:
+            self.held.discard(channel)
+            channel.transport.abortConnection()
+        for turned_away in [each for each in self._turned_away if each.deadline <= now]:
+            turned_away.transport.abortConnection()
+
+    # Endings.
+
+    def drain(self) -> None:
+        """
+        Announce the end with every answer, and close the connections that wait for a request.
+        """
+        self.draining = True
+        for channel in list(self._open):
+            channel.retire()
+
+    def stop(self) -> None:
+        """
+        Cut every connection and look at no deadline any more.
+        """
+        self.draining = True
+        for channel in list(self._open):
+            channel.transport.abortConnection()
+        for turned_away in list(self._turned_away):
+            turned_away.transport.abortConnection()
+        if self._sweeping.running:
+            self._sweeping.stop()
+
+
+class _TurnedAway(Protocol):
+    """
+    A connection too many: told so, then closed. What it sends is not looked at.
+    """
+
+    transport: Any
+
+    def __init__(self, site: ChannelFactory, peer: Peer) -> None:
+        self._site = site
+        self._peer = peer
+        self.deadline = site.now + 2.0
+
+    def connectionMade(self) -> None:
+        site = self._site
+        site._turned_away.add(self)
+        code = "too_many_connections"
+        body = site.handler.refused(self._peer, 503, code, b"")
+        self.transport.write(refusal(503, code, site.preamble.block, body))
+        self.transport.loseWriteConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        pass
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._site._turned_away.discard(self)
+
+
+def _peer_of(addr: Any) -> Peer:
+    return Peer(getattr(addr, "host", "unix"), getattr(addr, "port", 0))
+
+
+def _counted_as(host: str) -> str:
+    """What connections are counted by: the address, of IPv6 the /64, which is one subscriber's."""
+    if ":" not in host:
+        return host
+    address = Ip6(host.partition("%")[0])
+    return str(address.ipv4_mapped or Ip6(int(address) >> 64 << 64))
