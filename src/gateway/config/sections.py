@@ -63,7 +63,15 @@ class Secret(str):
 
 
 def _(text: str, **more: Any) -> dict[str, Any]:
-    """Metadata of a field: *text* is its line in the reference."""
+    """
+    Metadata of a field: *text* is its line in the reference; *more* is read by ``config.shape``.
+
+    Args:
+        more: ``at`` (dotted TOML name, when it is not the field's), ``least`` and ``most`` (a number's
+            range, inclusive; an array's least length), ``key`` (the field is the table's name),
+            ``short`` (a bare string stands for a table with this key), ``table`` (pairs are written
+            as a table), ``cel`` (an expression, which may have several lines).
+    """
     return {"doc": text, **more}
 
 
@@ -83,7 +91,7 @@ class Listener:
     """One place where clients connect. A bare string is short for `{ endpoint = "…" }`."""
 
     endpoint: str = field(
-        metadata=_("A Twisted endpoint: `tcp:4000`, `unix:/run/gw.sock`, `systemd:domain=INET:index=0`.")
+        metadata=_("A Twisted endpoint: `tcp:4000`, `unix:/run/gw.sock`, `systemd:domain=INET:index=0`.", short=True)
     )
     proxy_protocol_from: tuple[Network, ...] = field(
         default=(),
@@ -129,14 +137,14 @@ class Limits:
     max_head_bytes: int = field(default=32 * KIB, metadata=_("Largest head of a request; beyond it 431."))
     max_headers: int = field(default=100, metadata=_("Most header lines of a request; beyond it 431."))
     max_body_bytes: int = field(
-        default=64 * MIB, metadata=_("Largest body of a request; beyond it 413. A route may set its own.")
+        default=64 * MIB, metadata=_("Largest body of a request; beyond it 413. A route may set its own.", least=0)
     )
     head_timeout_s: float = field(
         default=10.0, metadata=_("A request's head must be complete this long after its first byte; else 408.")
     )
     body_grace_s: float = field(default=10.0, metadata=_("After this long a body must keep `min_body_rate`."))
     min_body_rate_bytes: int = field(
-        default=KIB, metadata=_("Bytes a second, averaged from the body's start; below it 408.")
+        default=KIB, metadata=_("Bytes a second, averaged from the body's start; below it 408. 0: no limit.", least=0)
     )
     idle_timeout_s: float = field(
         default=75.0, metadata=_("A kept connection without a request is closed after this long.")
@@ -147,9 +155,11 @@ class Limits:
     write_buffer_bytes: int = field(
         default=64 * KIB, metadata=_("Unsent bytes for one connection before its producer is paused.")
     )
-    connections: int = field(default=0, metadata=_("Most client connections; 0: what the descriptor limit allows."))
+    connections: int = field(
+        default=0, metadata=_("Most client connections; 0: what the descriptor limit allows.", least=0)
+    )
     connections_per_address: int = field(
-        default=0, metadata=_("Most client connections of one address (IPv6: of one /64); 0: no limit.")
+        default=0, metadata=_("Most client connections of one address (IPv6: of one /64); 0: no limit.", least=0)
     )
 
 
@@ -158,9 +168,9 @@ class Issuer:
     """Somebody whose tokens are accepted. Exactly one of `secret`, `public_key_file`, `jwks_url`, `jwks_file`."""
 
     issuer: str = field(metadata=_("The `iss` claim, exactly."))
-    audience: tuple[str, ...] = field(metadata=_("The token's `aud` must contain one of these."))
+    audience: tuple[str, ...] = field(metadata=_("The token's `aud` must contain one of these.", least=1))
     algorithms: tuple[str, ...] = field(
-        metadata=_("Accepted algorithms, of one family: HS…, or any of RS…, PS…, ES…, EdDSA.")
+        metadata=_("Accepted algorithms, of one family: HS…, or any of RS…, PS…, ES…, EdDSA.", least=1)
     )
     secret: Secret | None = field(
         default=None, metadata=_("The shared secret, for HS256, HS384 and HS512: at least as many bytes as the hash.")
@@ -181,7 +191,8 @@ class Issuer:
         default=None, metadata=_("PEM file of authorities for the `jwks_url`, instead of the system's.")
     )
     leeway_s: float = field(
-        default=30.0, metadata=_("Clock difference allowed for `exp`, `nbf` and `iat`; at most 300 s.")
+        default=30.0,
+        metadata=_("Clock difference allowed for `exp`, `nbf` and `iat`; at most 300 s.", least=0, most=300),
     )
     max_lifetime_s: float | None = field(
         default=None, metadata=_("A token whose `exp` is further than this after its `iat` is refused.")
@@ -197,7 +208,7 @@ class Auth:
     """How callers prove who they are."""
 
     issuer: tuple[Issuer, ...] = field(default=(), metadata=_("Whose tokens are accepted."))
-    cache_size: int = field(default=10000, metadata=_("Verified tokens remembered until they expire."))
+    cache_size: int = field(default=10000, metadata=_("Verified tokens remembered until they expire.", least=0))
     max_token_bytes: int = field(default=8 * KIB, metadata=_("Longest token."))
     cookie: str | None = field(
         default=None, metadata=_("Also take the token from this cookie. A route says so with `credentials`.")
@@ -214,7 +225,7 @@ class Auth:
 class Health:
     """Active checks of each target."""
 
-    path: str = field(default="/health", metadata=_("HTTP: the path to GET; any 2xx is healthy."))
+    path: str = field(default="/health", metadata=_("HTTP: the path to GET; any 2xx is healthy.", short=True))
     interval_s: float = field(default=10.0, metadata=_("Between two checks, with a fifth of jitter."))
     timeout_s: float = field(default=2.0, metadata=_("For one check."))
     unhealthy_after: int = field(default=3, metadata=_("Failures in a row until a target is left out."))
@@ -230,7 +241,9 @@ class Outlier:
     )
     base_ejection_s: float = field(default=30.0, metadata=_("Multiplied by how often it was ejected."))
     max_ejection_s: float = field(default=300.0, metadata=_("At most this long."))
-    max_ejected_percent: int = field(default=50, metadata=_("At most this share of the targets; the last one never."))
+    max_ejected_percent: int = field(
+        default=50, metadata=_("At most this share of the targets; the last one never.", least=0, most=100)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +252,7 @@ class Breaker:
 
     max_requests: int = field(default=512, metadata=_("Requests under way at once; beyond it 503."))
     failure_percent: int = field(
-        default=50, metadata=_("Share of failed requests within `window` that opens the breaker.")
+        default=50, metadata=_("Share of failed requests within `window` that opens the breaker.", most=100)
     )
     min_requests: int = field(default=20, metadata=_("Fewer requests than this within `window` never open it."))
     window_s: float = field(default=10.0, metadata=_("The span looked at."))
@@ -252,7 +265,7 @@ class Breaker:
 class Retry:
     """When a failed attempt is tried again: only where it is safe."""
 
-    attempts: int = field(default=2, metadata=_("Attempts in all; 1 switches retries off."))
+    attempts: int = field(default=2, metadata=_("Attempts in all; 1 switches retries off.", most=5))
     methods: tuple[str, ...] = field(
         default=("GET", "HEAD", "OPTIONS"),
         metadata=_(
@@ -262,11 +275,15 @@ class Retry:
     statuses: tuple[int, ...] = field(
         default=(502, 503, 504), metadata=_("Answers that count as failures to be retried.")
     )
-    budget_percent: int = field(default=20, metadata=_("Retries under way, as a share of requests under way."))
-    budget_min: int = field(default=3, metadata=_("Retries always allowed at once."))
-    backoff_base_s: float = field(default=0.025, metadata=_("Full jitter from this, doubling."))
+    budget_percent: int = field(
+        default=20, metadata=_("Retries under way, as a share of requests under way.", least=0, most=100)
+    )
+    budget_min: int = field(default=3, metadata=_("Retries always allowed at once.", least=0))
+    backoff_base_s: float = field(default=0.025, metadata=_("Full jitter from this, doubling.", least=0))
     backoff_max_s: float = field(default=0.25, metadata=_("At most this long."))
-    max_body_bytes: int = field(default=64 * KIB, metadata=_("Bodies up to this size are kept for a second attempt."))
+    max_body_bytes: int = field(
+        default=64 * KIB, metadata=_("Bodies up to this size are kept for a second attempt.", least=0)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +318,7 @@ class Upstream:
     )
     connect_timeout_s: float = field(default=2.0, metadata=_("For a connection, TLS included."))
     max_connections: int = field(default=256, metadata=_("Connections to one target."))
-    idle_connections: int = field(default=64, metadata=_("Connections kept to one target while unused."))
+    idle_connections: int = field(default=64, metadata=_("Connections kept to one target while unused.", least=0))
     idle_timeout_s: float = field(default=30.0, metadata=_("How long they are kept. Shorter than the backend's own."))
     max_response_head_bytes: int = field(default=64 * KIB, metadata=_("Larger heads are a 502."))
     host: str | None = field(
@@ -347,20 +364,21 @@ class Route:
     )
     scopes: tuple[str, ...] = field(default=(), metadata=_("Scopes the token must all carry; else 403."))
     when: str | None = field(
-        default=None, metadata=_("CEL over `claims`, `path`, `query`, `header`, `request`; anything but true is a 403.")
+        default=None,
+        metadata=_("CEL over `claims`, `path`, `query`, `header`, `request`; anything but true is a 403.", cel=True),
     )
     credentials: tuple[Literal["header", "cookie", "query"], ...] = field(
         default=("header",), metadata=_("Where the token may stand.")
     )
     strip_prefix: str | None = field(default=None, metadata=_("Taken off the path before it is forwarded."))
     timeout_s: float | None = field(default=None, metadata=_("Instead of the upstream's."))
-    max_body_bytes: int | None = field(default=None, metadata=_("Instead of the limit for all."))
+    max_body_bytes: int | None = field(default=None, metadata=_("Instead of the limit for all.", least=0))
     name: str | None = field(default=None, metadata=_("For logs and metrics; without it the path."))
     service: str | None = field(default=None, metadata=_("gRPC: mounts every method that carries `google.api.http`."))
     call: str | None = field(default=None, metadata=_("gRPC: `pkg.Service/Method` this path calls."))
     body: str | None = field(default=None, metadata=_("gRPC: `*` or the field that the body fills."))
     set: tuple[tuple[str, str], ...] = field(
-        default=(), metadata=_("gRPC: field to expression; a client can never set these.", table=True)
+        default=(), metadata=_("gRPC: field to expression; a client can never set these.", table=True, cel=True)
     )
 
 
@@ -371,7 +389,7 @@ class AdminKey:
     name: str = field(metadata=_("For the log."))
     secret: Secret = field(metadata=_("Sent as `Authorization: Bearer …` or `X-API-Key`; at least 16 characters."))
     scopes: tuple[str, ...] = field(
-        metadata=_("What it may do: `read`, `revoke`, `publish`, `presence`, …; `*` is everything.")
+        metadata=_("What it may do: `read`, `revoke`, `publish`, `presence`, …; `*` is everything.", least=1)
     )
 
 
@@ -397,12 +415,20 @@ class Config:
     auth: Auth = field(default_factory=Auth, metadata=_("Identity."))
     upstream: tuple[Upstream, ...] = field(default=(), metadata=_("Backends, by name."))
     route: tuple[Route, ...] = field(default=(), metadata=_("Paths."))
-    admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port: `[[admin.key]]`."))
+    admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port.", at="admin.key"))
     log: Log = field(default_factory=Log, metadata=_("The log."))
-    drain_timeout_s: float = field(default=30.0, metadata=_("At SIGTERM, how long requests under way may take to end."))
-    min_drain_s: float = field(
-        default=0.0, metadata=_("At SIGTERM, how long to go on accepting while `/ready` already says no.")
+    drain_timeout_s: float = field(
+        default=30.0,
+        metadata=_("At SIGTERM, how long requests under way may take to end.", at="gateway.drain_timeout", least=0),
     )
-    server: str = field(default="gateway", metadata=_("The `Server` header and the `Via` pseudonym."))
+    min_drain_s: float = field(
+        default=0.0,
+        metadata=_(
+            "At SIGTERM, how long to go on accepting while `/ready` already says no.", at="gateway.min_drain", least=0
+        ),
+    )
+    server: str = field(
+        default="gateway", metadata=_("The `Server` header and the `Via` pseudonym.", at="gateway.server")
+    )
     source: str = ""
     digest: str = ""
