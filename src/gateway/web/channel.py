@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer, ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocol, IPushProducer, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -34,6 +34,7 @@ from gateway.web.body import BodyReader, ChunkedBody, LengthBody
 from gateway.web.exchange import ClientRequest
 from gateway.web.head import Refused
 from gateway.web.reply import refusal
+from gateway.web.tls import certificate_subject
 
 if TYPE_CHECKING:
     from gateway.web.factory import ChannelFactory
@@ -56,7 +57,7 @@ HALF_CLOSE_S = 0.75
 A FIN does not tell whether anybody still reads."""
 
 
-@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
+@implementer(IProtocol, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Channel:
     """
     One connection.
@@ -136,6 +137,12 @@ class Channel:
             set_no_delay(True)
         set_write_limit(transport, site.write_buffer_bytes)
         transport.registerProducer(self, True)
+
+    def handshakeCompleted(self) -> None:
+        """
+        The TLS layer knows whom it speaks with.
+        """
+        self.peer.certificate_subject = certificate_subject(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         """

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from ipaddress import IPv6Address as Ip6
+from ipaddress import IPv6Address
 from typing import Any
+from typing import Protocol as Shape
 
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -22,12 +23,19 @@ from gateway.web.channel import Channel
 from gateway.web.head import HeadReader
 from gateway.web.reply import Preamble, refusal
 
-__all__ = ["ChannelFactory"]
+__all__ = ["ChannelFactory", "peer_of"]
 
 SWEEP_S = 0.25
 """How exact deadlines are."""
 MOST_TURNED_AWAY = 64
 """Refused connections that are told why at any one time; more are closed without a word."""
+
+
+class Guest(Shape):
+    """A connection that only has to end in time."""
+
+    deadline: float
+    transport: Any
 
 
 @implementer(IProtocolFactory)
@@ -44,6 +52,7 @@ class ChannelFactory:
         wall: Seconds since the epoch, for ``Date``.
 
     Attributes:
+        guests: Connections that are no channel: those before their PROXY header, those turned away.
         now: The clock at the last sweep; deadlines are counted from it.
         draining: Every answer announces the end of its connection.
         refused: Connections turned away so far.
@@ -71,7 +80,7 @@ class ChannelFactory:
         self._open: set[Channel] = set()
         self._addresses: dict[str, int] = {}
         self._stalled: dict[Channel, tuple[int | None, float]] = {}
-        self._turned_away: set[_TurnedAway] = set()
+        self.guests: set[Guest] = set()
         self.configure(limits)
         self.preamble.tick(wall())
         self._sweeping = LoopingCall(self.sweep)
@@ -115,7 +124,7 @@ class ChannelFactory:
         """
         Make a channel for a plain connection from *addr*, unless there are too many.
         """
-        return self.admit(_peer_of(addr))
+        return self.admit(peer_of(addr))
 
     def admit(self, peer: Peer) -> IProtocol | None:
         """
@@ -128,7 +137,7 @@ class ChannelFactory:
         here = self._addresses.get(host, 0)
         if (most and len(self._open) >= most) or (each and here >= each and host != "unix"):
             self.refused += 1
-            if peer.tls or len(self._turned_away) >= MOST_TURNED_AWAY:
+            if peer.tls or len(self.guests) >= MOST_TURNED_AWAY:
                 # A handshake costs more than all the rest.
                 return None
             return _TurnedAway(self, peer)
@@ -192,8 +201,8 @@ class ChannelFactory:
         for channel in [channel for channel in self.held if is_reset(channel.transport)]:
             self.held.discard(channel)
             channel.transport.abortConnection()
-        for turned_away in [each for each in self._turned_away if each.deadline <= now]:
-            turned_away.transport.abortConnection()
+        for guest in [guest for guest in self.guests if guest.deadline <= now]:
+            guest.transport.abortConnection()
 
     # Endings.
 
@@ -212,8 +221,8 @@ class ChannelFactory:
         self.draining = True
         for channel in list(self._open):
             channel.transport.abortConnection()
-        for turned_away in list(self._turned_away):
-            turned_away.transport.abortConnection()
+        for guest in list(self.guests):
+            guest.transport.abortConnection()
         if self._sweeping.running:
             self._sweeping.stop()
 
@@ -232,7 +241,7 @@ class _TurnedAway(Protocol):
 
     def connectionMade(self) -> None:
         site = self._site
-        site._turned_away.add(self)
+        site.guests.add(self)
         code = "too_many_connections"
         body = site.handler.refused(self._peer, 503, code, b"")
         self.transport.write(refusal(503, code, site.preamble.block, body))
@@ -242,16 +251,26 @@ class _TurnedAway(Protocol):
         pass
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._site._turned_away.discard(self)
+        self._site.guests.discard(self)
 
 
-def _peer_of(addr: Any) -> Peer:
-    return Peer(getattr(addr, "host", "unix"), getattr(addr, "port", 0))
+def peer_of(addr: Any) -> Peer:
+    """
+    Describe who connects from *addr*; an IPv4 address written as IPv6 is one.
+    """
+    host = getattr(addr, "host", None)
+    if host is None:
+        return Peer("unix", 0)
+    return Peer(_plain(host), addr.port, socket_host=_plain(getattr(addr, "socket_host", host)))
+
+
+def _plain(host: str) -> str:
+    return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
 def _counted_as(host: str) -> str:
     """What connections are counted by: the address, of IPv6 the /64, which is one subscriber's."""
     if ":" not in host:
         return host
-    address = Ip6(host.partition("%")[0])
-    return str(address.ipv4_mapped or Ip6(int(address) >> 64 << 64))
+    address = IPv6Address(host.partition("%")[0])
+    return str(IPv6Address(int(address) >> 64 << 64))
