@@ -44,14 +44,18 @@ class Walk:
         """
         Report *message* at *path*, unless it, or a path it is *about*, is broken: then it may not be true.
         """
-        for each in (path, *about):
-            for bad in self.broken:
-                shared = min(len(each), len(bad))
-                if each[:shared] == bad[:shared]:
-                    return
+        for bad in self.broken:
+            if path[: len(bad)] == bad or any(_touches(each, bad) for each in about):
+                return
         self._report(path, message)
 
+    def given(self, path: KeyPath) -> bool:
+        """Whether the file has this key."""
+        return path in self._positions.offsets
+
     def _report(self, path: KeyPath, message: str) -> None:
+        while path and isinstance(path[-1], int) and path not in self._positions.offsets:
+            path = path[:-1]  # One string stands for an array of one.
         self.faults.append(Fault(*self._positions.of(path), dotted(path), message))
 
     def _fail(self, path: KeyPath, message: str) -> None:
@@ -187,6 +191,11 @@ def suggest(word: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; there are: {', '.join(choices)}" if choices else ""
+
+
+def _touches(one: KeyPath, other: KeyPath) -> bool:
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
 
 
 def _first_sentence(doc: str) -> str:

@@ -1,0 +1,24 @@
+"""
+What no single key can say: whether values make sense, and whether the sections fit together.
+
+Each check reports on the walk, which keeps silent where what a check depends on is broken.
+"""
+
+from __future__ import annotations
+
+from gateway.config.checks import files, identity, listening, routes, upstreams
+from gateway.config.sections import Config
+from gateway.config.walk import Walk
+
+__all__ = ["check"]
+
+
+def check(config: Config, walk: Walk) -> None:
+    """
+    Report on *walk* everything that does not fit.
+    """
+    listening.check(config, walk)
+    identity.check(config, walk)
+    upstreams.check(config, walk)
+    routes.check(config, walk)
+    files.check(config, walk)
