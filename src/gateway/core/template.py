@@ -173,6 +173,8 @@ class _Parser:
             self.parts.append(STAR if word == "*" else REST)
         elif "*" in word:
             self.fail("a wildcard is a whole segment: write {name} or * between slashes", start + word.index("*"))
+        elif word == "" and verb_allowed and self.peek() == "}":
+            self.fail("'}' cannot stand here: it closes a variable that begins with {")
         elif word == "" and not (verb_allowed and last):
             self.fail("an empty segment never matches: // is merged before", start)
         else:
