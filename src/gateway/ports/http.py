@@ -383,7 +383,16 @@ class ResponseReceiver(Protocol):
 class UpstreamCall(Protocol):
     """
     One request under way at a backend. After its end every call does nothing.
+
+    Attributes:
+        deadline: Monotonic seconds by which the response head must be there, else
+            ``Fault("timeout")``; 0 for none. Looked at every 50 ms or so.
+        idle_body_s: Once the head is there, longest time without a byte of the body while it is
+            not paused; 0 for none.
     """
+
+    deadline: float
+    idle_body_s: float
 
     def write(self, data: bytes) -> None:
         """Send more of the request's body."""
@@ -428,6 +437,9 @@ class HttpUpstream(Protocol):
             length: Body bytes to come in all, ``CHUNKED``, or 0.
             data: First bytes of the body.
             ended: *data* is the whole body.
+
+        Raises:
+            Fault: ``overflow``, at once, when the target has as many connections as it may.
 
         The receiver is never called before this returns. A kept connection that turns out to be
         closed before any byte of the answer is reported as ``Fault("reset")`` with ``sent`` true,

@@ -1,0 +1,203 @@
+"""
+What every broker promises.
+"""
+
+import pytest_twisted
+from tests.contract.conftest import Brokers, Hearing
+from twisted.internet.defer import ensureDeferred, gatherResults
+
+from gateway.core.publications import ClientInfo, Position, PublishOptions
+
+KEEP = PublishOptions(history_size=3, history_ttl_s=60)
+ALICE = ClientInfo("alice", "c1", b'{"a":1}', b"")
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_node_that_hears_is_told(brokers: Brokers) -> None:
+    """
+    A publication reaches each subscribed node once, with the same position, and no other node.
+    """
+    one, two = Hearing(), Hearing()
+    brokers.one.listen(one)
+    brokers.two.listen(two)
+    await brokers.one.subscribe("lobby")
+    await brokers.two.subscribe("lobby")
+    await brokers.two.subscribe("other")
+    published = await brokers.one.publish("lobby", b"1", KEEP, info=ALICE, tags={"k": "v"})
+    await brokers.one.unsubscribe("lobby")
+    await brokers.one.publish("lobby", b"2", KEEP)
+    assert [(channel, p.data, p.offset) for channel, p, _ in one.publications] == [("lobby", b"1", 1)]
+    assert [(channel, p.data, p.offset) for channel, p, _ in two.publications] == [
+        ("lobby", b"1", 1),
+        ("lobby", b"2", 2),
+    ]
+    first = two.publications[0][1]
+    assert (first.info, first.tags) == (ALICE, {"k": "v"})
+    assert first.time_ms > 0
+    assert published.position == Position(1, two.publications[0][2])
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_history_there_is_no_offset(brokers: Brokers) -> None:
+    """
+    A channel without history delivers, but its publications have no place to recover from.
+    """
+    hearing = Hearing()
+    brokers.one.listen(hearing)
+    await brokers.one.subscribe("volatile")
+    published = await brokers.one.publish("volatile", b"x", PublishOptions())
+    assert hearing.publications[0][1].offset == 0
+    assert published.position == Position()
+    assert (await brokers.one.history("volatile")).publications == ()
+
+
+@pytest_twisted.ensureDeferred
+async def test_concurrent_publishers_share_one_order(brokers: Brokers) -> None:
+    """
+    Publications of several publishers on several nodes have gapless offsets, and every node hears the same order.
+    """
+    one, two = Hearing(), Hearing()
+    brokers.one.listen(one)
+    brokers.two.listen(two)
+    for broker in (brokers.one, brokers.two):
+        await broker.subscribe("busy")
+    await gatherResults(
+        [
+            ensureDeferred(broker.publish("busy", b"%d" % number, PublishOptions(1000, 60)))
+            for number in range(100)
+            for broker in (brokers.one, brokers.two)
+        ]
+    )
+    heard = [(p.offset, p.data) for _, p, _ in one.publications]
+    assert [offset for offset, _ in heard] == list(range(1, 201))
+    assert heard == [(p.offset, p.data) for _, p, _ in two.publications]
+    kept = await brokers.two.history("busy")
+    assert heard == [(p.offset, p.data) for p in kept.publications]
+
+
+@pytest_twisted.ensureDeferred
+async def test_history_reads_what_is_asked(brokers: Brokers) -> None:
+    """
+    History is bounded by size, starts after a position, counts, goes backwards, and tells the top.
+    """
+    for number in range(1, 6):
+        await brokers.one.publish("table", b"%d" % number, KEEP)
+
+    async def read(**asked: object) -> list[int]:
+        found = await brokers.two.history("table", **asked)  # type: ignore[arg-type]  # keywords of the port
+        assert found.position.offset == 5
+        return [publication.offset for publication in found.publications]
+
+    epoch = (await brokers.one.history("table", limit=0)).position.epoch
+    assert await read() == [3, 4, 5]
+    assert await read(limit=0) == []
+    assert await read(limit=2) == [3, 4]
+    assert await read(since=Position(4, epoch)) == [5]
+    assert await read(since=Position(5, epoch)) == []
+    assert await read(reverse=True, limit=2) == [5, 4]
+    assert await read(since=Position(5, epoch), reverse=True) == [4, 3]
+
+
+@pytest_twisted.ensureDeferred
+async def test_history_ends_but_offsets_go_on(brokers: Brokers) -> None:
+    """
+    After its time a stream is empty, yet its epoch stays and its offset is not used again.
+    """
+    before = await brokers.one.publish("table", b"1", KEEP)
+    brokers.pass_time(61)
+    assert (await brokers.one.history("table")).publications == ()
+    after = await brokers.one.publish("table", b"2", KEEP)
+    assert after.position == Position(2, before.position.epoch)
+
+
+@pytest_twisted.ensureDeferred
+async def test_removed_history_cannot_be_recovered(brokers: Brokers) -> None:
+    """
+    Removing history leaves the top where it was.
+    """
+    await brokers.one.publish("table", b"1", KEEP)
+    await brokers.one.remove_history("table")
+    found = await brokers.two.history("table", since=Position(0, ""))
+    assert found.publications == ()
+    assert found.position.offset == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_nobody_published_to_has_an_epoch(brokers: Brokers) -> None:
+    """
+    Asking for the position of a new channel gives one to recover from later.
+    """
+    empty = await brokers.one.history("new", limit=0)
+    assert empty.position.epoch
+    published = await brokers.one.publish("new", b"1", KEEP)
+    assert published.position == Position(1, empty.position.epoch)
+
+
+@pytest_twisted.ensureDeferred
+async def test_idempotency_key_publishes_once(brokers: Brokers) -> None:
+    """
+    The same key on any node gives the first position and no second delivery, for five minutes.
+    """
+    hearing = Hearing()
+    brokers.one.listen(hearing)
+    await brokers.one.subscribe("table")
+    options = PublishOptions(3, 600, idempotency_key="k")
+    first = await brokers.one.publish("table", b"1", options)
+    again = await brokers.two.publish("table", b"1", options)
+    assert (again.position, again.suppressed) == (first.position, "idempotency")
+    await brokers.two.publish("elsewhere", b"1", options)
+    brokers.pass_time(301)
+    later = await brokers.two.publish("table", b"1", options)
+    assert later.suppressed == ""
+    assert [publication.offset for _, publication, _ in hearing.publications] == [1, 2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_versions_only_rise(brokers: Brokers) -> None:
+    """
+    A publication with a version not above the last is dropped, until the version epoch changes.
+    """
+    hearing = Hearing()
+    brokers.one.listen(hearing)
+    await brokers.one.subscribe("table")
+
+    async def publish(version: int, epoch: str = "a") -> str:
+        options = PublishOptions(9, 60, version=version, version_epoch=epoch)
+        return (await brokers.two.publish("table", b"%d" % version, options)).suppressed
+
+    assert [await publish(5), await publish(5), await publish(4), await publish(6), await publish(1, "b")] == [
+        "",
+        "version",
+        "version",
+        "",
+        "",
+    ]
+    assert [publication.version for _, publication, _ in hearing.publications] == [5, 6, 1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_announcements_reach_those_who_hear(brokers: Brokers) -> None:
+    """
+    Joins and leaves reach the nodes that hear the channel.
+    """
+    hearing = Hearing()
+    brokers.two.listen(hearing)
+    await brokers.two.subscribe("table")
+    await brokers.one.announce("table", ALICE, joined=True)
+    await brokers.one.announce("table", ALICE, joined=False)
+    await brokers.one.announce("other", ALICE, joined=True)
+    assert hearing.comings == [("join", "table", ALICE), ("leave", "table", ALICE)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_channels_that_are_heard(brokers: Brokers) -> None:
+    """
+    Channels are listed while some node hears them, and by glob.
+    """
+    await brokers.one.subscribe("table:1")
+    await brokers.two.subscribe("table:1")
+    await brokers.two.subscribe("lobby")
+    assert dict(await brokers.one.channels()) == {"table:1": 2, "lobby": 1}
+    assert dict(await brokers.one.channels("table:*")) == {"table:1": 2}
+    await brokers.two.unsubscribe("lobby")
+    assert "lobby" not in await brokers.one.channels()
