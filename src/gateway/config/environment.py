@@ -56,7 +56,7 @@ def expand(text: str, environ: Mapping[str, str]) -> tuple[str, bool]:
         value = environ.get(name)
         if operator is None:
             if value is None:
-                wrong.append(f"the environment variable {name} is not set; ${{{name}:-default}} gives a default")
+                wrong.append(f"the environment variable {name} is not set")
             return value or ""
         if value:
             return value

@@ -32,7 +32,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from gateway.config.sections import Secret
 from gateway.config.units import Rate
 
-__all__ = ["Group", "Key", "ListOf", "NamedOf", "Scalar", "Section", "Shape", "TableOf", "section"]
+__all__ = ["Group", "Key", "ListOf", "NamedOf", "Scalar", "Section", "Shape", "TableOf"]
+__all__ += ["keys_of", "section", "takes_text"]
 
 Kind = Literal["text", "secret", "integer", "number", "boolean", "duration", "size", "rate", "file", "network"]
 
@@ -235,3 +236,12 @@ def keys_of(group: Group | Section) -> Iterator[tuple[str, Key]]:
                 yield f"{name}.{inner}", found
         else:
             yield name, key
+
+
+def takes_text(shape: Shape) -> bool:
+    """
+    Tell whether a string can stand for a whole value of *shape*.
+    """
+    if isinstance(shape, Section):
+        return shape.short is not None
+    return isinstance(shape, Scalar) and shape.kind not in ("integer", "number", "boolean")

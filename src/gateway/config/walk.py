@@ -17,7 +17,7 @@ from gateway.config import scalars
 from gateway.config.environment import Expansion, expand
 from gateway.config.faults import Fault, KeyPath, dotted
 from gateway.config.positions import Positions
-from gateway.config.shape import Group, Key, ListOf, NamedOf, Scalar, Section, Shape, TableOf, keys_of
+from gateway.config.shape import Group, Key, ListOf, NamedOf, Scalar, Section, Shape, TableOf, keys_of, takes_text
 
 __all__ = ["Walk", "suggest"]
 
@@ -36,6 +36,7 @@ class Walk:
     def __init__(self, positions: Positions, environ: Mapping[str, str], folder: Path) -> None:
         self.faults: list[Fault] = []
         self.broken: set[KeyPath] = set()
+        self._expanded: dict[KeyPath, tuple[str, str]] = {}
         self._positions = positions
         self._environ = environ
         self._folder = folder
@@ -43,10 +44,15 @@ class Walk:
     def fault(self, path: KeyPath, message: str, *about: KeyPath) -> None:
         """
         Report *message* at *path*, unless it, or a path it is *about*, is broken: then it may not be true.
+
+        Where *message* quotes what came from the environment, the file's own text takes its place.
         """
         for bad in self.broken:
             if path[: len(bad)] == bad or any(_touches(each, bad) for each in about):
                 return
+        for here, (value, raw) in self._expanded.items():
+            if any(here[: len(each)] == each for each in (path[:-1], *about)):
+                message = message.replace(repr(value)[1:-1], raw)
         self._report(path, message)
 
     def given(self, path: KeyPath) -> bool:
@@ -124,7 +130,7 @@ class Walk:
         return self._named(shape, raw, path)
 
     def _list(self, shape: ListOf, raw: Any, path: KeyPath) -> tuple[Any, ...]:
-        if isinstance(raw, str) and _takes_text(shape.item):
+        if isinstance(raw, str) and takes_text(shape.item):
             return (self.value(shape.item, raw, path),)
         if not isinstance(raw, list):
             opened = isinstance(raw, dict) and isinstance(shape.item, Section)
@@ -161,6 +167,8 @@ class Walk:
         try:
             if isinstance(raw, str):
                 value, from_environment = expand(raw, self._environ)
+                if from_environment and value:
+                    self._expanded[path] = value, raw
             return scalars.convert(shape, value, from_environment, self._folder)
         except Expansion as wrong:
             self._fail(path, str(wrong))
@@ -223,12 +231,6 @@ def _expected(shape: Shape) -> str:
     if isinstance(shape, Section) and shape.short is not None:
         return "a table or a string"
     return "a table"
-
-
-def _takes_text(shape: Shape) -> bool:
-    if isinstance(shape, Section):
-        return shape.short is not None
-    return isinstance(shape, Scalar) and shape.kind not in ("integer", "number", "boolean")
 
 
 def _stand_in(shape: Shape) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import unquote
 
 from gateway.config.expression_source import analyse
 from gateway.config.expressions import check as check_expression
@@ -178,7 +179,7 @@ def _plain(route: Route, path: KeyPath, upstream: Upstream | None, template: Tem
     if not prefix.startswith("/") or prefix.endswith("/"):
         walk.fault(here, f"{prefix!r} begins with / and does not end with it, such as /api")
     elif template is not None:
-        wanted = prefix.split("/")[1:]
+        wanted = [unquote(segment) for segment in prefix.split("/")[1:]]
         leading = _leading_literals(template)
         if leading[: len(wanted)] != wanted:
             fixed = "/" + "/".join(leading)
