@@ -4,9 +4,11 @@ Expressions: what is refused at load, what is denied at run time, and that nothi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import cel
 import pytest
@@ -14,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import expressions
-from gateway.config.expression_source import FUNCTIONS, METHODS, TYPES
-from gateway.config.expressions import Denied, Expression, ExpressionError, check, compile_expression
+from gateway.config.expression_source import FUNCTIONS, MACROS, METHODS, TYPES
+from gateway.config.expressions import Denied, Expression, ExpressionError, Reason, check, compile_expression
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "expressions.md"
 
 ROOTS = frozenset(("claims", "path", "query", "header", "request"))
 
@@ -438,3 +442,17 @@ def test_any_source_is_refused_or_decided(source: str, context: dict[str, Any]) 
     except Denied as error:
         answer = error.reason
     assert answer in (True, "missing", "type", "too_large", "error", "not_boolean", "false")
+
+
+def test_docs_and_code_agree() -> None:
+    """
+    The page for operators has every name, reason and limit, and its examples can be taken.
+    """
+    page = DOCS.read_text()
+    named = set(re.findall(r"`([A-Za-z_]+)`", page))
+    assert named >= FUNCTIONS | METHODS | MACROS | set(get_args(Reason))
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)) == set(get_args(Reason))
+    for limit in ("LONGEST_SOURCE", "LONGEST_TEXT", "MOST_ITEMS", "MOST_ITEMS_COLLECTED", "MOST_VALUES", "DEEPEST"):
+        assert re.search(rf"\b{getattr(expressions, limit)}\b", page)
+    (examples,) = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert all(check(line, ROOTS, rule=True) == [] for line in examples.splitlines())
