@@ -79,6 +79,7 @@ class Channel:
         "_held",
         "_in_loop",
         "_paused_at",
+        "_producing",
         "_progress",
         "_request",
         "_seen",
@@ -112,6 +113,7 @@ class Channel:
         self._body: BodyReader | None = None
         self._body_since = 0.0
         self._paused_at = 0.0
+        self._producing = False
         self._progress: Any = None
         self._successor: IProtocol | None = None
 
@@ -136,6 +138,7 @@ class Channel:
         if set_no_delay is not None:
             set_no_delay(True)
         set_write_limit(transport, site.write_buffer_bytes)
+        self._producing = True
         transport.registerProducer(self, True)
 
     def handshakeCompleted(self) -> None:
@@ -647,7 +650,9 @@ class Channel:
         if self.blocked:
             self.blocked = False
             self.site.unwatch(self)
-        self.transport.unregisterProducer()
+        if self._producing:
+            self._producing = False
+            self.transport.unregisterProducer()
 
     def _hold(self) -> None:
         if not self._held and not self._eof:

@@ -13,6 +13,7 @@ from typing import Protocol as Shape
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,6 +25,8 @@ from gateway.web.head import HeadReader
 from gateway.web.reply import Preamble, refusal
 
 __all__ = ["ChannelFactory", "peer_of"]
+
+log = Logger()
 
 SWEEP_S = 0.25
 """How exact deadlines are."""
@@ -190,7 +193,12 @@ class ChannelFactory:
         self.now = now = self.clock.seconds()
         self.preamble.tick(self._wall())
         for channel in [channel for channel in self._open if channel.deadline <= now]:
-            channel.overdue(now)
+            try:
+                channel.overdue(now)
+            except Exception:  # A sweep that ends would take every other connection's deadlines with it.
+                log.failure("deadline")
+                channel.deadline = now + SWEEP_S
+                channel.transport.abortConnection()
         for channel, (before, since) in list(self._stalled.items()):
             pending = pending_bytes(channel.transport)
             if pending != before:
