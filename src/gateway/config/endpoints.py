@@ -6,7 +6,6 @@ Endpoint strings, taken apart as Twisted does, to see what they mean before anyt
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
@@ -20,7 +19,6 @@ _ARGUMENTS: Final = {
     "unix": ("address", "mode", "backlog", "lockfile"),
     "systemd": ("domain", "index", "name"),
 }
-_piece = re.compile(r"(?:[^\\:=]|\\.)*", re.DOTALL).match
 
 
 class BadEndpoint(ValueError):
@@ -77,17 +75,19 @@ def read_endpoint(text: str) -> Endpoint:
     """
     pieces = _pieces(text)
     name, kind = pieces[0]
-    if name or kind not in _KINDS:
+    if name is not None or kind not in _KINDS:
         raise BadEndpoint(_hint(text, kind))
+    if len(text) - len(text.rstrip("\\")) & 1:
+        raise BadEndpoint("ends in a backslash that escapes nothing")
     known = _ARGUMENTS[kind]
     arguments: dict[str, str] = {}
     for place, (key, value) in enumerate(pieces[1:]):
-        if not key and place >= len(known):
+        if key is None and place >= len(known):
             raise BadEndpoint(f"has more than {kind} takes: {', '.join(known)}")
-        key = key or known[place]  # noqa: PLW2901
-        if key not in known:
-            raise BadEndpoint(f"{kind} takes {', '.join(known)}, and not {key!r}")
-        arguments[key] = value
+        argument = known[place] if key is None else key
+        if argument not in known:
+            raise BadEndpoint(f"{kind} takes {', '.join(known)}, and not {argument!r}")
+        arguments[argument] = value
     if kind == "unix":
         path = arguments.get("address", "")
         if not path.startswith("/"):
@@ -109,34 +109,24 @@ def read_endpoint(text: str) -> Endpoint:
     return Endpoint(kind, int(port), interface, arguments=arguments)
 
 
-def _pieces(text: str) -> list[tuple[str, str]]:
-    """Split at colons; each piece is a name (or nothing) and a value."""
-    pieces = []
-    at = 0
-    while True:
-        name, value = "", ""
-        while True:
-            found = _piece(text, at)
-            assert found is not None
-            value += found[0]
-            at = found.end()
-            if text[at : at + 1] == "=" and not name:
-                name, value = value, ""
-            elif text[at : at + 1] != "=":
-                break
-            else:
-                value += "="
-            at += 1
-        if text[at : at + 1] == "\\":
-            raise BadEndpoint("ends in a backslash that escapes nothing")
-        pieces.append((_plain(name), _plain(value)))
-        if at >= len(text):
-            return pieces
-        at += 1
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+def _pieces(text: str) -> list[tuple[str | None, str]]:
+    """Split at colons; each piece is a name, or None, and a value."""
+    pieces: list[tuple[str | None, str]] = []
+    name: str | None = None
+    value = ""
+    signs = iter(text)
+    for sign in signs:
+        if sign == "\\":
+            value += next(signs, "")
+            continue
+        if sign == ":":
+            pieces.append((name, value))
+            name, value = None, ""
+        elif sign == "=" and name is None:
+            name, value = value, ""
+        else:
+            value += sign
+    return [*pieces, (name, value)]
 
 
 def _hint(text: str, kind: str) -> str:
@@ -147,7 +137,7 @@ def _hint(text: str, kind: str) -> str:
     host, _, port = text.rpartition(":")
     if text.isdecimal():
         return f"is no endpoint; did you mean tcp:{text}?"
-    if host and port.isdecimal() and "=" not in text:
-        address = host.strip("[]")
+    address = host.strip("[]")
+    if port.isdecimal() and (address == "localhost" or "." in address or "::" in address):
         return f"is no endpoint; did you mean tcp:{port}:interface={address.replace(':', chr(92) + ':')}?"
     return f"is no endpoint; it begins with one of {', '.join(known + ':' for known in _KINDS)}"

@@ -26,7 +26,7 @@ _SIZES: Final = {
     "TiB": 1024**4,
 }
 _quantity = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", re.ASCII).fullmatch
-_rate = re.compile(r"([0-9]{1,12})\s*/\s*([0-9]{0,6})(ms|s|m|h|d)", re.ASCII).fullmatch
+_rate = re.compile(r"([0-9]{1,12})\s*/\s*([0-9]{0,9})(ms|s|m|h|d)", re.ASCII).fullmatch
 
 
 class Rate(NamedTuple):
