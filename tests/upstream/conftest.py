@@ -24,7 +24,7 @@ class Receiving:
 
     def __init__(self) -> None:
         self.head: ResponseHead | None = None
-        self.body = b""
+        self._parts: list[bytes] = []
         self.calls = 0
         self.interim: list[tuple[int, list[Header]]] = []
         self.fault: Fault | None = None
@@ -44,9 +44,13 @@ class Receiving:
 
     def _more(self, data: bytes, ended: bool) -> None:
         assert not self.done.called, "after the end"
-        self.body += data
+        self._parts.append(data)
         if ended:
             self.done.callback(self)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._parts)
 
     def informed(self, status: int, headers: list[Header]) -> None:
         self.interim.append((status, headers))

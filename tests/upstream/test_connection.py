@@ -384,12 +384,12 @@ async def test_request_body_by_length_and_in_chunks(pools: Pools) -> None:
     got: list[bytes] = []
 
     def script(connection: socket.socket) -> None:
-        head = read_head(connection)
-        data = b""
-        while not data.endswith((b"END", b"\r\nT: v\r\n\r\n")):
-            data += connection.recv(1000)
-        got.append(head + data)
-        connection.sendall(OK)
+        while head := read_head(connection):
+            data = b""
+            while not data.endswith((b"END", b"\r\nT: v\r\n\r\n")):
+                data += connection.recv(1000)
+            got.append(head + data)
+            connection.sendall(OK)
 
     head = b"POST / HTTP/1.1\r\nHost: t\r\n"
     with backend(script) as server:
@@ -478,6 +478,7 @@ async def test_a_slow_backend_holds_the_upload_back(pools: Pools) -> None:
         while taken < 20_000_000:
             taken += len(connection.recv(1_000_000))
         connection.sendall(OK)
+        connection.recv(1)
 
     class Uploading:
         paused = False
@@ -510,5 +511,5 @@ async def test_a_slow_backend_holds_the_upload_back(pools: Pools) -> None:
             written += 100_000
         call.finish()
         assert (await receiving.done).body == b"ok"
-        assert producer.pauses > 2
+        assert producer.pauses >= 2
         assert pool.idle == 1

@@ -1,0 +1,3 @@
+"""
+What ``protos/`` becomes when the package is built: generated modules, and nothing else.
+"""

@@ -1,0 +1,46 @@
+"""
+Which target a request goes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+__all__ = ["Loaded", "least_requests", "round_robin"]
+
+
+class Loaded(Protocol):
+    """
+    Something with requests under way.
+    """
+
+    in_flight: int
+
+
+T = TypeVar("T", bound=Loaded)
+
+
+def least_requests(targets: Sequence[T], random: Callable[[], float]) -> T:
+    """
+    Of two different targets drawn by chance, take the one with fewer requests under way.
+
+    Nearly as even as asking all, and it does not send everybody to the one that just became free
+    (Mitzenmacher, "The power of two choices in randomized load balancing").
+    """
+    count = len(targets)
+    if count == 1:
+        return targets[0]
+    first = int(random() * count)
+    second = int(random() * (count - 1))
+    if second >= first:
+        second += 1
+    one, other = targets[first], targets[second]
+    return one if one.in_flight <= other.in_flight else other
+
+
+def round_robin(targets: Sequence[T], turn: int) -> T:
+    """
+    Take them in turn; the caller counts the turns.
+    """
+    return targets[turn % len(targets)]
