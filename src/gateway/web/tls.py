@@ -85,7 +85,7 @@ class Contexts:
         if listener.client_ca_file is not None and listener.client_certificate != "none":
             try:
                 context.load_verify_locations(str(listener.client_ca_file))
-                context.set_client_ca_list(_authorities_in(listener.client_ca_file))
+                context.load_client_ca(str(listener.client_ca_file).encode())
             except (SSL.Error, OSError, ValueError) as exc:
                 raise CertificateFault(f"{listener.client_ca_file}: {_why(exc)}") from exc
             mode = SSL.VERIFY_PEER
@@ -115,13 +115,6 @@ def _names_in(path: Path) -> list[str]:
         return names.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         return [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-
-
-def _authorities_in(path: Path) -> list[Any]:
-    from OpenSSL.crypto import X509
-
-    certificates = x509.load_pem_x509_certificates(path.read_bytes())
-    return [X509.from_cryptography(certificate).get_subject() for certificate in certificates]
 
 
 def _why(exc: Exception) -> str:
