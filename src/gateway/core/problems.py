@@ -66,6 +66,7 @@ CATALOGUE: Final = _kinds(
     # The gateway cannot serve it now.
     Kind("internal", 500, "The gateway failed", "GE"),
     Kind("keys_unavailable", 503, "The issuer's keys are not available", "KU", retriable=True),
+    Kind("not_ready", 503, "This instance is not ready", "RD", retriable=True),
     Kind("draining", 503, "This instance is shutting down", "DR", retriable=True),
     Kind("too_many_connections", 503, "This instance takes no more connections", "OC", retriable=True),
     # The backend.
