@@ -18,8 +18,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jwt
-
 from gateway.config.explain import explain, route_rows
 from gateway.config.load import Config, ConfigErrors, load
 from gateway.config.schema import json_schema
@@ -157,6 +155,8 @@ def _signing_issuer(config: Config, name: str | None) -> Issuer:
 
 
 def _signed(issuer: Issuer, claims: dict[str, Any], headers: dict[str, str]) -> str:
+    import jwt  # Here, because it takes longer to import than the other commands to run.
+
     key: str | bytes
     if issuer.secret is not None:
         key = issuer.secret.reveal()

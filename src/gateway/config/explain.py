@@ -81,7 +81,7 @@ def explain(config: Config, method: str, url: str) -> Explanation:
     upstream = next(upstream for upstream in config.upstream if upstream.name == match.value.upstream)
     for text in _filters(config, match.value, upstream):
         told.add("filter", text)
-    near = table.nearest(target, method.encode("ascii"), len(config.route))
+    near = table.nearest(target, method.encode("ascii"), 4 + len(BUILT_IN))
     others = [(template, why) for template, why in near if template not in (match.template, *BUILT_IN)]
     for template, why in others[:3]:
         told.add("not", f"{template}: {why}")

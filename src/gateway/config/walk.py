@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gateway.config import scalars
 from gateway.config.environment import Expansion, expand
@@ -85,7 +85,7 @@ class Walk:
             if isinstance(key, Group):
                 inner = raw.get(name, {})
                 if not isinstance(inner, dict):
-                    self._fail(here, f"expected a table, got {_got(inner)}")
+                    self._fail(here, f"expected a table, got {_kind(inner)}")
                     inner = {}
                 self._keys(key.keys, inner, here, values)
             elif name in raw:
@@ -120,8 +120,8 @@ class Walk:
         if isinstance(shape, Section) and shape.short is not None and isinstance(raw, str):
             return self._short(shape, raw, path)
         if not isinstance(raw, dict):
-            hint = " (`[[…]]` opens an array of tables, `[…]` one table)" if isinstance(raw, list) else ""
-            self._fail(path, f"expected {_expected(shape)}, got {_got(raw)}{hint}")
+            hint = f" (write [{dotted(path)}])" if isinstance(raw, list) else ""
+            self._fail(path, f"expected {_expected(shape)}, got {_kind(raw)}{hint}")
             return _stand_in(shape)
         if isinstance(shape, Section):
             return self.section(shape, raw, path)
@@ -135,7 +135,7 @@ class Walk:
         if not isinstance(raw, list):
             opened = isinstance(raw, dict) and isinstance(shape.item, Section)
             hint = f" (write [[{dotted(path)}]])" if opened else ""
-            self._fail(path, f"expected {_expected(shape)}, got {_got(raw)}{hint}")
+            self._fail(path, f"expected {_expected(shape)}, got {_kind(raw)}{hint}")
             return ()
         if len(raw) < shape.least:
             self._fail(path, "must not be empty")
@@ -147,7 +147,7 @@ class Walk:
             here = (*path, name)
             table = value
             if not isinstance(value, dict):
-                self._fail(here, f"expected a table, [{dotted(here)}], got {_got(value)}")
+                self._fail(here, f"expected a table, [{dotted(here)}], got {_kind(value)}")
                 table = {}
                 self.broken.add(here)
             made.append(self.section(shape.item, table, here, **{shape.name_field: name}))
@@ -160,8 +160,6 @@ class Walk:
         return shape.make(**{key.field: self.value(key.shape, raw, path)})
 
     def _scalar(self, shape: Scalar, raw: Any, path: KeyPath) -> Any:
-        secret = shape.kind == "secret"
-        shown = "text that is not shown" if secret and isinstance(raw, str) else _got(raw)
         value = raw
         from_environment = False
         try:
@@ -173,8 +171,7 @@ class Walk:
         except Expansion as wrong:
             self._fail(path, str(wrong))
         except scalars.Wrong as wrong:
-            hidden = wrong.quotes and from_environment
-            self._fail(path, f"{f'expected {_expected(shape)}' if hidden else wrong}, got {shown}")
+            self._fail(path, _complaint(shape, raw, wrong, from_environment=from_environment))
         return scalars.stand_in(shape)
 
 
@@ -182,12 +179,12 @@ def suggestions(word: str, known: Iterable[str]) -> list[str]:
     """
     List those of *known* that *word* may have been meant to be, the likeliest first.
     """
-    choices = list(known)
+    choices = {word.lower(): word for word in known}
     plain = word.lower().replace("-", "_")
-    for ending in ("_s", "_ms", "_seconds", "_bytes", "s"):
+    for ending in ("", "_s", "_ms", "_seconds", "_bytes", "s"):
         if plain.removesuffix(ending) in choices:
-            return [plain.removesuffix(ending)]
-    return difflib.get_close_matches(plain, choices, 3, 0.6)
+            return [choices[plain.removesuffix(ending)]]
+    return [choices[near] for near in difflib.get_close_matches(plain, choices, 3, 0.6)]
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -201,6 +198,15 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"; there are: {', '.join(choices)}" if choices else ""
 
 
+def _complaint(shape: Scalar, raw: Any, wrong: scalars.Wrong, *, from_environment: bool) -> str:
+    text = str(wrong)
+    if wrong.quotes and from_environment:
+        text = f"expected {_expected(shape)}"
+    if shape.kind == "secret" or raw == "":
+        return text if isinstance(raw, str) else f"{text}, got {_kind(raw)}"
+    return f"{text}, got {_got(raw)}" if text.startswith(("expected", "must")) else f"{_got(raw)}: {text}"
+
+
 def _touches(one: KeyPath, other: KeyPath) -> bool:
     shared = min(len(one), len(other))
     return one[:shared] == other[:shared]
@@ -211,16 +217,30 @@ def _first_sentence(doc: str) -> str:
 
 
 def _got(raw: Any) -> str:
+    """Quote *raw*, or name its kind where it is no single value."""
     if isinstance(raw, str):
         return repr(raw if len(raw) <= _LONGEST_QUOTE else raw[:_LONGEST_QUOTE] + "…")
     if isinstance(raw, bool):
         return "true" if raw else "false"
-    if isinstance(raw, int | float):
-        return f"the number {raw}"
-    for kinds, name in ((dict, "a table"), (list, "an array"), ((datetime, date, time), "a date or time")):
+    return f"the number {raw}" if isinstance(raw, int | float) else _kind(raw)
+
+
+def _kind(raw: Any) -> str:
+    """Name what kind of value *raw* is, for where it may be a secret in the wrong place."""
+    for kinds, name in _KINDS:
         if isinstance(raw, kinds):
             return name
-    return type(raw).__name__
+    raise AssertionError(raw)
+
+
+_KINDS: Final[tuple[tuple[Any, str], ...]] = (
+    (str, "a string"),
+    (bool, "a boolean"),
+    ((int, float), "a number"),
+    (dict, "a table"),
+    (list, "an array"),
+    ((datetime, date, time), "a date or time"),
+)
 
 
 def _expected(shape: Shape) -> str:

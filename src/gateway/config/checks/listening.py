@@ -29,7 +29,8 @@ def check(config: Config, walk: Walk) -> None:
     for index, listener in enumerate(listen.clients):
         path: KeyPath = ("listen", "clients", index)
         _listener(listener, path, walk)
-        _endpoint(listener.endpoint, path, found, walk)
+        if (*path, "endpoint") not in walk.broken:
+            _endpoint(listener.endpoint, path, found, walk)
     if not listen.clients:
         walk.fault(("listen", "clients"), "must not be empty: without a clients' port nothing is served")
     for index, text in enumerate(listen.admin):

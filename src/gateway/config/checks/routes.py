@@ -15,6 +15,8 @@ from gateway.config.faults import KeyPath, dotted
 from gateway.config.sections import Config, Route, Upstream
 from gateway.config.units import format_duration
 from gateway.config.walk import Walk, suggest
+from gateway.core.path import canonical
+from gateway.core.problems import Problem
 from gateway.core.routes import NEVER_ROUTED, BadTemplate, Entry, RouteConflict, RouteTable
 from gateway.core.template import Template, Wildcard, parse
 
@@ -178,6 +180,8 @@ def _plain(route: Route, path: KeyPath, upstream: Upstream | None, template: Tem
     prefix = route.strip_prefix
     if not prefix.startswith("/") or prefix.endswith("/"):
         walk.fault(here, f"{prefix!r} begins with / and does not end with it, such as /api")
+    elif not _is_canonical(prefix):
+        walk.fault(here, f"{prefix!r} is not how a canonical path is written: ASCII, with escapes such as %C3%A9 for é")
     elif template is not None:
         wanted = [unquote(segment) for segment in prefix.split("/")[1:]]
         leading = _leading_literals(template)
@@ -186,6 +190,13 @@ def _plain(route: Route, path: KeyPath, upstream: Upstream | None, template: Tem
             walk.fault(
                 here, f"{prefix!r} is not how every path of {route.path} begins; that is {fixed}", (*path, "path")
             )
+
+
+def _is_canonical(path: str) -> bool:
+    try:
+        return canonical(path.encode()).path == path.encode()
+    except Problem:
+        return False
 
 
 def _leading_literals(template: Template) -> list[str]:
@@ -243,6 +254,9 @@ def _names(route: Route, here: KeyPath, source: str, template: Template | None, 
     for names, _, _ in analyse(source, REQUEST_ROOTS).paths:
         if names[0] == "claims" and route.auth == "none":
             walk.fault(here, 'asks for claims, and auth = "none" asks nobody for a token', (*here[:2], "auth"))
+        if names[0] == "header" and len(names) > 1 and names[1] != names[1].lower().replace("_", "-"):
+            meant = names[1].lower().replace("_", "-")
+            walk.fault(here, f"header names are lower-case here, and never hold _; did you mean header['{meant}']?")
         if names[0] == "path" and len(names) > 1 and variables is not None and names[1] not in variables:
             there = suggest(names[1], sorted(variables)) or "; name a segment of it with {" + names[1] + "}"
             walk.fault(here, f"path.{names[1]}: {route.path} has no such variable{there}", (*here[:2], "path"))
