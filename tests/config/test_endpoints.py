@@ -17,7 +17,7 @@ def test_strings_are_taken_apart_as_twisted_does(text: str) -> None:
     """
     if (len(text) - len(text.rstrip("\\"))) % 2:  # Twisted's parser fails on a backslash that escapes nothing.
         return
-    positional, named = endpoints._parse(text)  # type: ignore[attr-defined]
+    positional, named = endpoints._parse(text)
     pieces = _pieces(text)
     assert [value for name, value in pieces if name is None] == positional
     assert {name: value for name, value in pieces if name is not None} == named
