@@ -1,0 +1,128 @@
+"""
+Tokens verified: a JWT comes in, an identity or a refusal goes out.
+
+PyJWT's algorithms verify the signature; everything around is stricter than PyJWT and stands in
+``compact`` (the form), ``claims`` (the meaning) and ``keyset`` (which key may verify what). What is
+cheap and needs no key is checked first, so that a token that cannot be good costs neither a
+verification nor a fetch of keys.
+
+A verified token is remembered by its own bytes, not by a digest: the identity holds them anyway,
+looking bytes up is ten times cheaper than SHA-256 of them, and as Python's hash of bytes is keyed
+(SipHash) neither collisions nor the time of a look-up can be steered from outside. Since only one
+spelling of a token is accepted, one token is one entry.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from twisted.internet.defer import Deferred
+
+from gateway.auth.claims import check_header, checked
+from gateway.auth.compact import Compact, read
+from gateway.auth.keys import KeyRing, KeySource, unavailable
+from gateway.auth.keyset import Key
+from gateway.auth.reasons import refused
+from gateway.config.sections import Auth, Issuer
+from gateway.core.identity import Identity
+from gateway.ports.identity import Revocations
+
+__all__ = ["JwtAuthenticator"]
+
+
+class JwtAuthenticator:
+    """
+    The ``ports.identity.Authenticator`` for JSON Web Tokens.
+    """
+
+    __slots__ = ("_cache", "_get", "_is_revoked", "_keys", "_max_bytes", "_size")
+
+    def __init__(self, section: Auth, keys: KeyRing, revocations: Revocations) -> None:
+        self._keys = keys
+        self._max_bytes = section.max_token_bytes
+        self._size = section.cache_size
+        self._cache: dict[bytes, tuple[float, Identity]] = {}
+        self._get = self._cache.get
+        self._is_revoked = revocations.is_revoked
+        for source in keys.sources.values():
+            source.changed = self._forget
+
+    @property
+    def cached(self) -> int:
+        """How many verified tokens are remembered."""
+        return len(self._cache)
+
+    def ready(self) -> bool:
+        """Whether every issuer has keys."""
+        return self._keys.ready()
+
+    def authenticate(self, token: bytes, now: float) -> Identity | Deferred[Identity]:
+        """
+        Verify *token* (``ports.identity.Authenticator.authenticate``).
+        """
+        known = self._get(token)
+        if known is not None:
+            until, identity = known
+            if now < until:
+                if self._is_revoked(identity):
+                    raise refused("revoked")
+                return identity
+            del self._cache[token]
+        return self._verify(token, now)
+
+    def _verify(self, token: bytes, now: float) -> Identity | Deferred[Identity]:
+        compact = read(token, self._max_bytes)
+        named = compact.claims.get("iss")
+        source = self._keys.sources.get(named) if type(named) is str else None
+        if source is None:
+            if named is None:
+                raise refused("claim_missing")
+            raise refused("issuer_unknown" if type(named) is str else "claim_type")
+        algorithm, kid = check_header(compact.header, source.issuer)
+        identity = checked(compact.claims, source.issuer, token, now)
+        candidates = source.keys.candidates(kid, algorithm) if source.keys is not None else ()
+        if candidates:
+            return self._signed(compact, algorithm, candidates, identity, source.issuer, now)
+        waiting = source.fresher()
+        if waiting is None:
+            raise refused("key_unknown") if source.keys is not None else unavailable(source)
+        return waiting.addCallback(lambda _: self._again(compact, algorithm, kid, identity, source, now))
+
+    def _again(
+        self, compact: Compact, algorithm: str, kid: str | None, identity: Identity, source: KeySource, now: float
+    ) -> Identity:
+        if source.keys is None:
+            raise unavailable(source)
+        candidates = source.keys.candidates(kid, algorithm)
+        if not candidates:
+            raise refused("key_unknown")
+        return self._signed(compact, algorithm, candidates, identity, source.issuer, now)
+
+    def _signed(
+        self, compact: Compact, algorithm: str, keys: list[Key], identity: Identity, issuer: Issuer, now: float
+    ) -> Identity:
+        if not any(key.verifies(algorithm, compact.signed, compact.signature) for key in keys):
+            raise refused("signature")
+        if self._is_revoked(identity):
+            raise refused("revoked")
+        self._remember(identity, identity.expires_at + issuer.leeway_s, now)
+        return identity
+
+    def _remember(self, identity: Identity, until: float, now: float) -> None:
+        cache, size = self._cache, self._size
+        if not size:
+            return
+        if len(cache) >= size:
+            for token in [token for token, entry in cache.items() if entry[0] <= now]:
+                del cache[token]
+            # The oldest eighth at once, so that a full cache is not searched for each new token.
+            if len(cache) > size - size // 8:
+                for token in list(islice(cache, max(1, size // 8))):
+                    del cache[token]
+        cache[identity.credential] = (until, identity)
+
+    def _forget(self, issuer: Issuer) -> None:
+        """Keys of *issuer* are gone, and with them what they verified."""
+        cache, name = self._cache, issuer.issuer
+        for token in [token for token, (_, identity) in cache.items() if identity.issuer == name]:
+            del cache[token]

@@ -1,0 +1,77 @@
+"""
+What was revoked before its time, as far as this instance was told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.core.identity import Identity
+
+__all__ = ["MemoryRevocations"]
+
+_SWEEP_LEAST = 1024
+
+
+class MemoryRevocations:
+    """
+    The ``ports.identity.Revocations`` of a process.
+
+    An entry is never given up before its time, however many there are: that would let somebody
+    back in. Those past it are swept out whenever their number has doubled.
+
+    Args:
+        wall: Seconds since the epoch.
+    """
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._tokens: dict[str, float] = {}
+        self._subjects: dict[str, tuple[float, float]] = {}
+        self._sweep_at = _SWEEP_LEAST
+
+    def __len__(self) -> int:
+        return len(self._tokens) + len(self._subjects)
+
+    def add_token(self, token_id: str, until: float) -> None:
+        """
+        Revoke one token or session; of two times the later holds.
+        """
+        self._tokens[token_id] = max(until, self._tokens.get(token_id, until))
+        self._sweep()
+
+    def add_subject(self, subject: str, issued_before: float, until: float) -> None:
+        """
+        Revoke what *subject* was issued before a time, and what does not say when it was issued.
+        """
+        before, kept = self._subjects.get(subject, (issued_before, until))
+        self._subjects[subject] = (max(before, issued_before), max(kept, until))
+        self._sweep()
+
+    def is_revoked(self, identity: Identity) -> bool:
+        """
+        Whether *identity*, its session, or all that its subject had was revoked.
+        """
+        tokens = self._tokens
+        if tokens:
+            until = max(tokens.get(identity.token_id or "", 0.0), tokens.get(identity.session_id or "", 0.0))
+            if until and self._wall() < until:
+                return True
+        subjects = self._subjects
+        if subjects:
+            entry = subjects.get(identity.subject)
+            if entry is not None:
+                before, until = entry
+                issued_at = identity.issued_at
+                return (issued_at is None or issued_at < before) and self._wall() < until
+        return False
+
+    def _sweep(self) -> None:
+        if len(self) < self._sweep_at:
+            return
+        now = self._wall()
+        for token_id in [token_id for token_id, until in self._tokens.items() if until <= now]:
+            del self._tokens[token_id]
+        for subject in [subject for subject, (_, until) in self._subjects.items() if until <= now]:
+            del self._subjects[subject]
+        self._sweep_at = max(_SWEEP_LEAST, 2 * len(self))
