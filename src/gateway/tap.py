@@ -7,14 +7,30 @@ still be chosen.
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import IService
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 
-__all__ = ["Options", "makeService"]
+from gateway.config.sections import Config
+from gateway.telemetry.logs import Logs, LogsBridge
+from gateway.telemetry.sink import Sink
+from gateway.web.listen import ListenFailed
+from gateway.web.tls import CertificateFault
+
+if TYPE_CHECKING:
+    from gateway.app import Gateway
+
+__all__ = ["GatewayService", "Options", "makeService"]
 
 DEFAULT_CONFIG = "gateway.toml"
 
@@ -53,7 +69,7 @@ def makeService(options: Options) -> IService:
     Raises:
         SystemExit: with every fault of the configuration, one a line.
     """
-    from gateway.config.load import ConfigErrors, load  # noqa: I001  # the reactor comes before whoever wants it
+    from gateway.config.load import ConfigErrors, load
 
     path = Path(options["config"]).absolute()
     try:
@@ -67,13 +83,101 @@ def makeService(options: Options) -> IService:
         install()
     from twisted.internet import reactor
 
-    from gateway.app import GatewayService
+    parent: dict[str, Any] = options.parent or {}
+    daemon = not (parent.get("nodaemon") or parent.get("debug"))
+    return GatewayService(reactor, config, path, log_file=parent.get("logfile"), daemon=daemon)
 
-    parent = options.parent or {}
-    return GatewayService(
-        reactor,
-        config,
-        path,
-        log_file=parent.get("logfile"),
-        daemon=not parent.get("nodaemon", False),
-    )
+
+class GatewayService(Service):
+    """
+    The instance as twistd runs it: its log, its signals, its start and its drain.
+
+    Args:
+        log_file: twistd's ``--logfile``; None or ``-`` is standard output.
+        daemon: twistd leaves the terminal; the log then goes to a file.
+    """
+
+    def __init__(self, reactor: Any, config: Config, path: Path, *, log_file: str | None, daemon: bool) -> None:
+        self._reactor = reactor
+        self._daemon = daemon
+        self._log_path = None if not log_file or log_file == "-" else Path(log_file).absolute()
+        if daemon and self._log_path is None:
+            self._log_path = Path("twistd.log").absolute()
+        descriptor = self._open_log() if self._log_path else 1
+        terminal = self._log_path is None and os.isatty(1)
+        pretty = config.log.format == "pretty" or (config.log.format == "auto" and terminal)
+        self._sink = Sink(descriptor)
+        self._logs = Logs(self._sink, pretty=pretty, level=config.log.level)
+        self._bridge = LogsBridge(self._logs)
+        self._gateway: Gateway | None = None
+        self._config = config
+        self._path = path
+
+    def setServiceParent(self, parent: Any) -> None:
+        """
+        Become the application's service, and its log.
+        """
+        if isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._bridge)
+        super().setServiceParent(parent)
+
+    def startService(self) -> None:
+        """
+        Open everything; twistd has forked and is about to run the reactor.
+        """
+        super().startService()
+        from gateway.app import Gateway
+
+        self._sink.start()
+        logging.getLogger().addHandler(self._bridge)
+        self._gateway = Gateway(self._reactor, self._config, self._path, self._logs)
+        failures: list[Failure] = []
+        starting = Deferred.fromCoroutine(self._gateway.start())
+        starting.addErrback(failures.append)
+        if failures:
+            self._cannot_start(failures[0])
+        starting.addCallback(lambda _: self._cannot_start(failures[0]) if failures else None)
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reactor.callFromThread(self._hang_up))
+
+    def _cannot_start(self, failure: Failure) -> None:
+        """
+        One sentence on standard error and in the log, and an exit code.
+        """
+        text = f"gateway: {failure.value}"
+        expected = failure.check(ListenFailed, CertificateFault, OSError, ValueError) is not None
+        if expected:
+            self._logs.logger().error("gateway.cannot_start", reason=str(failure.value))
+        else:
+            self._logs.logger().error("gateway.cannot_start", exception=failure.getTraceback())
+        self._sink.stop()
+        if self._reactor.running:
+            os.write(2, text.encode() + b"\n")
+            os._exit(1)
+        # Not running yet: twistd ends by itself, and as a daemon it tells the waiting parent.
+        if self._daemon:
+            raise RuntimeError(text)
+        raise SystemExit(text)
+
+    def _hang_up(self) -> None:
+        if self._log_path is not None:
+            os.close(self._sink.switch(self._open_log()))
+        if self._gateway is not None:
+            self._gateway.reload()
+
+    def _open_log(self) -> int:
+        return os.open(str(self._log_path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Drain and close; a second signal ends the process at once.
+        """
+        super().stopService()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _signal, _frame: os._exit(1))
+        stopping = Deferred.fromCoroutine(self._gateway.stop()) if self._gateway is not None else succeed(None)
+
+        def last_words(result: Any) -> Any:
+            self._sink.stop()
+            return result
+
+        return stopping.addBoth(last_words)

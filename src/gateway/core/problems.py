@@ -50,6 +50,7 @@ CATALOGUE: Final = _kinds(
     Kind("credentials_conflict", 400, "More than one credential was presented", "BR"),
     Kind("credential_missing", 401, "A token is required", "UA"),
     Kind("token_invalid", 401, "The token is not acceptable", "UA"),
+    Kind("admin_key_missing", 401, "A key is required", "UA"),
     Kind("scope_missing", 403, "The token lacks a scope", "UAZ"),
     Kind("forbidden", 403, "The caller may not do this", "UAZ"),
     Kind("no_route", 404, "No route has this path", "NR"),

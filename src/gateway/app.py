@@ -1,0 +1,353 @@
+"""
+The composition root: the one place that names concrete classes and says who knows whom.
+
+``Gateway`` reads top to bottom as a request travels: listeners, channel, edge with its filters
+in order, routes, upstreams. Nothing here decides anything about a request.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from gateway.auth.credentials import CredentialSource
+from gateway.auth.identity_block import identity_block
+from gateway.auth.keys import KeyRing
+from gateway.auth.minted import Minter
+from gateway.auth.revocation_file import load_revocations
+from gateway.auth.scopes import check_scopes
+from gateway.auth.tokens import JwtAuthenticator
+from gateway.config.describe import describe
+from gateway.config.expressions import compile_expression
+from gateway.config.load import ConfigErrors, load
+from gateway.config.sections import Config, Route
+from gateway.core.address import AddressRule
+from gateway.core.headers import identity_names
+from gateway.core.problems import Problem
+from gateway.core.routes import Entry, RouteTable
+from gateway.memory.revocations import MemoryRevocations
+from gateway.node.background import Background
+from gateway.node.edge import Edge
+from gateway.node.filters import ClientAddress, Credentials, Match, Rule, Trace
+from gateway.node.journal import HttpJournal
+from gateway.node.plan import Filter, Plan, ServedRoute
+from gateway.node.rules import ROOTS, RouteRule
+from gateway.ports.http import Exchange
+from gateway.telemetry.access import AccessLog
+from gateway.telemetry.logs import Logs
+from gateway.telemetry.metrics import Metrics, package_version
+from gateway.upstream.agent import Fetcher
+from gateway.upstream.backends import Backends
+from gateway.upstream.proxy import Proxy
+from gateway.web.admin import AdminPort, Operations
+from gateway.web.factory import ChannelFactory
+from gateway.web.health import HEALTH_PATHS, READY_PATHS, Alive, Ready
+from gateway.web.listen import Listening, listen
+from gateway.web.tls import CertificateFault
+
+__all__ = ["Gateway"]
+
+DESCRIPTORS_RESERVED = 256
+"""Descriptors kept for files, backends and the console when the number of connections is bounded."""
+
+LAG_S = 0.1
+DRAIN_LOOK_S = 0.05
+
+
+class Gateway:
+    """
+    One instance, from its configuration to its last byte.
+
+    Args:
+        reactor: Everything real is reached through it.
+        path: Where the configuration is read again from.
+        wall: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, reactor: Any, config: Config, path: Path, logs: Logs, wall: Callable[[], float] = time.time
+    ) -> None:
+        self.reactor = reactor
+        self.config = config
+        self.path = path
+        self.wall = wall
+        self.logs = logs
+        self.log = logs.logger()
+        self.metrics = Metrics()
+        self.reload_fault = ""
+        self.draining = False
+        self._listens = False
+        self._drained: Deferred[None] | None = None
+        self.background = Background(reactor, self._task_failed)
+
+        # Identity.
+        self.fetch = Fetcher(reactor)
+        self.revocations = MemoryRevocations(wall)
+        self.minter = Minter(config.server, wall)
+        self.keys = KeyRing(config.auth, self.fetch, reactor, wall, self._event)
+        self.authenticator = JwtAuthenticator(config.auth, self.keys, self.revocations)
+
+        # Upstreams, and the edge in front of them.
+        self.backends = Backends(reactor, random.random, self.metrics, self._event)
+        access = AccessLog(logs, wall) if config.log.access else None
+        self.journal = HttpJournal(self.metrics, access, self.log)
+
+    async def start(self) -> None:
+        """
+        Open everything, listeners last.
+
+        Raises:
+            ListenFailed, CertificateFault, OSError: something the configuration names cannot be used.
+        """
+        config, reactor = self.config, self.reactor
+        capacity = self._raise_descriptor_limit()
+        self._load_revocations(config)
+        self.keys.start()
+        self.backends.prepare(config.upstream)()
+        self.edge = Edge(self._plan(config), reactor.seconds, self.journal)
+        self.site = ChannelFactory(
+            self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
+        )
+        self.listening: Listening = await listen(reactor, config.listen.clients, self.site)
+        self.admin = AdminPort(self._operations(), config.listen, config.admin_key)
+        try:
+            await self.admin.open(reactor)
+        except BaseException:
+            await self.listening.stop()
+            raise
+        self._observe()
+        self._listens = True
+        self.log.info(
+            "gateway.started",
+            version=package_version(),
+            config=str(self.path),
+            digest=config.digest,
+            clients=[listener.endpoint for listener in config.listen.clients],
+            admin=list(config.listen.admin),
+            most_connections=capacity,
+            reactor=type(reactor).__name__,
+        )
+
+    # What holds: routes and the filters before them.
+
+    def _plan(self, config: Config) -> Plan:
+        """
+        The filters in their order, and every path with what it leads to.
+        """
+        routes = RouteTable([*self._own_paths(), *(self._entry(route, config) for route in config.route if route.path)])
+        filters: tuple[Filter, ...] = (
+            ClientAddress(AddressRule(config.listen.trusted_proxies)),
+            Trace(random.getrandbits),
+            # Limits per address belong here: before a token costs anything.
+            Match(routes),
+            # CORS belongs here: a preflight has no token.
+            Credentials(self.authenticator, CredentialSource(config.auth), check_scopes, self.wall),
+            # Limits per user belong here, and after the rule idempotency.
+            Rule(),
+        )
+        return Plan(filters, routes, config.digest)
+
+    def _own_paths(self) -> list[Entry[ServedRoute]]:
+        alive = ServedRoute("_health", Alive(), auth=False)
+        ready = ServedRoute("_ready", Ready(self.why_not_ready), auth=False)
+        asked = frozenset((b"GET",))
+        return [
+            *(Entry(path, asked, alive) for path in HEALTH_PATHS),
+            *(Entry(path, asked, ready) for path in READY_PATHS),
+        ]
+
+    def _entry(self, route: Route, config: Config) -> Entry[ServedRoute]:
+        section = next(upstream for upstream in config.upstream if upstream.name == route.upstream)
+        handler = Proxy(
+            self.backends.cluster(route.upstream),
+            section,
+            route,
+            drop=identity_names(name for upstream in config.upstream for name, _ in upstream.identity_headers)
+            | {b"authorization"},
+            identity_block=identity_block(section, self.minter, self.wall),
+            pseudonym=config.server,
+            refuse=self._refuse,
+            clock=self.reactor,
+            random=random.random,
+            metrics=self.metrics,
+        )
+        rule = None
+        if route.when is not None:
+            rule = RouteRule(compile_expression(route.when, ROOTS, rule=True), self.metrics.rule_denials.inc)
+        served = ServedRoute(
+            route.name or str(route.path),
+            handler,
+            auth=route.auth == "required",
+            credentials=route.credentials,
+            scopes=route.scopes,
+            allows=rule,
+            timeout_s=route.timeout_s if route.timeout_s is not None else section.timeout_s,
+            max_body_bytes=route.max_body_bytes if route.max_body_bytes is not None else config.limits.max_body_bytes,
+            methods=route.methods,
+        )
+        return Entry(str(route.path), frozenset(method.encode("ascii") for method in route.methods), served)
+
+    def _refuse(self, exchange: Exchange, problem: Problem) -> None:
+        self.edge.refuse(exchange, problem)
+
+    # What operators ask and order.
+
+    def why_not_ready(self) -> str:
+        """
+        Say in a word why no clients should be sent here; empty if they should.
+        """
+        if self.draining:
+            return "draining"
+        if not self._listens:
+            return "not_listening"
+        return "" if self.authenticator.ready() else "keys"
+
+    def ready(self) -> bool:
+        """
+        Whether clients should be sent here.
+        """
+        return not self.why_not_ready()
+
+    def readiness(self) -> dict[str, Any]:
+        """
+        Why it is or is not ready.
+        """
+        return {
+            "ready": self.ready(),
+            "reason": self.why_not_ready(),
+            "config": {"digest": self.config.digest, "source": str(self.path), "reload_fault": self.reload_fault},
+        }
+
+    def _operations(self) -> Operations:
+        return Operations(
+            metrics=self.metrics.render,
+            ready=self.ready,
+            readiness=self.readiness,
+            config=lambda: describe(self.config),
+            upstreams=self.backends.describe,
+            jwks=self.minter.jwks,
+            revocations=self.revocations,
+            reload=self.reload,
+            audit=lambda event, fields: self.log.info(event, **fields),
+            wall=self.wall,
+        )
+
+    def reload(self) -> list[str]:
+        """
+        Read the configuration and certificates again, and change over at once or not at all.
+
+        Requests under way keep what they began with. Returns the faults; empty when all went well.
+        """
+        try:
+            config = load(self.path, os.environ)
+            change_backends = self.backends.prepare(config.upstream)
+            change_listeners, restart = self.listening.prepare(config.listen.clients)
+            change_keys = self.keys.prepare(config.auth)
+            before = self.config
+            change_backends()
+            change_keys()
+            self.authenticator.configure(config.auth)
+            self._load_revocations(config)
+            plan = self._plan(config)
+        except (ConfigErrors, CertificateFault, OSError, ValueError) as error:
+            self.reload_fault = str(error)
+            self.metrics.config_reloads.inc("refused")
+            self._event("config.refused", {"config": str(self.path), "faults": self.reload_fault.splitlines()})
+            return self.reload_fault.splitlines()
+        change_listeners()
+        self.edge.plan = plan
+        self.site.configure(config.limits)
+        self.logs.set_level(config.log.level)
+        self.admin.configure(config.listen, config.admin_key)
+        self.config = config
+        self.reload_fault = ""
+        self.metrics.config_reloads.inc("taken")
+        self.log.info("config.taken", digest=config.digest, before=before.digest, needs_restart=restart)
+        return []
+
+    async def stop(self) -> None:
+        """
+        Drain: say no to ``/ready``, go on for a while, take no more, let requests end, cut the rest.
+        """
+        if self.draining:
+            return
+        self.draining = True
+        config = self.config
+        self.log.info("gateway.draining", requests=len(self.edge.open), connections=self.site.connections)
+        if config.min_drain_s:
+            await deferLater(self.reactor, config.min_drain_s)
+        await self.listening.stop()
+        self.site.drain()
+        deadline = self.reactor.seconds() + config.drain_timeout_s
+        while self.edge.open and self.reactor.seconds() < deadline:
+            await deferLater(self.reactor, DRAIN_LOOK_S)
+        given_up = list(self.edge.open)
+        for exchange in given_up:
+            self.edge.give_up(exchange, Problem("draining"))
+        if given_up:
+            await deferLater(self.reactor, DRAIN_LOOK_S)
+        self.site.stop()
+        await self.close()
+        self.log.info("gateway.stopped", requests_cut=len(given_up))
+
+    async def close(self) -> None:
+        """
+        End everything that is not a client's.
+        """
+        self._listens = False
+        await self.admin.close()
+        await self.background.stop()
+        await self.keys.stop()
+        await self.backends.stop()
+        self.fetch.close()
+
+    # Beside the requests.
+
+    def _observe(self) -> None:
+        metrics, site = self.metrics, self.site
+        metrics.active_requests.from_source(lambda: [((), len(self.edge.open))])
+        metrics.connections.from_source(lambda: [(("clients",), site.connections)])
+        metrics.connections_refused.from_source(lambda: [(("connections",), site.refused)])
+        metrics.jwks_age.from_source(lambda: [((issuer,), age) for issuer, age in self.keys.ages()])
+        metrics.token_cache.from_source(lambda: [((), self.authenticator.cached)])
+        metrics.log_dropped.from_source(lambda: [((), self.logs.sink.dropped)])
+        metrics.ready.from_source(lambda: [((), float(self.ready()))])
+        metrics.config_info.from_source(lambda: [((self.config.digest,), 1.0)])
+        self._due = self.reactor.seconds() + LAG_S
+        self.background.every("reactor.lag", LAG_S, self._measure_lag)
+
+    def _measure_lag(self) -> None:
+        now = self.reactor.seconds()
+        self.metrics.reactor_lag.observe(max(0.0, now - self._due))
+        self._due = now + LAG_S
+
+    def _load_revocations(self, config: Config) -> None:
+        if config.auth.revocations_file is not None:
+            load_revocations(config.auth.revocations_file, self.revocations, self.wall())
+
+    def _raise_descriptor_limit(self) -> int:
+        """
+        Raise the soft limit to the hard one; return how many client connections that allows.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        backends = sum(len(upstream.http) * upstream.max_connections for upstream in self.config.upstream)
+        possible = max(hard - DESCRIPTORS_RESERVED - backends, hard // 4)
+        self.log.info("descriptors.raised", before=soft, now=hard, most_connections=possible)
+        return possible
+
+    def _event(self, event: str, fields: dict[str, Any]) -> None:
+        self.log.warning(event, **fields)
+
+    def _task_failed(self, name: str, failure: Failure) -> None:
+        self.log.error("background.failed", task=name, exception=failure.getTraceback())
