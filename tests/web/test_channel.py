@@ -84,6 +84,7 @@ REFUSED = [
     (request("X: " + "a" * 40000), 431, "head_too_large"),
     (request()[:-2] + b"X: " + b"a" * 40000, 431, "head_too_large"),
     (request(*[f"X-{i}: y" for i in range(101)]), 431, "head_too_large"),
+    (request(*[f"X-{i}: y" for i in range(101)])[:-2], 431, "head_too_large"),
     (request("Expect: cookies"), 417, "expectation_failed"),
     (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505, "version_unsupported"),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "version_unsupported"),
@@ -782,18 +783,26 @@ async def test_stop_ends_every_exchange_once() -> None:
 @pytest_twisted.ensureDeferred
 async def test_drain() -> None:
     """
-    A drain closes idle connections at once and the others with their answer.
+    A drain ends busy connections with their answer, which says so, and idle ones soon; a request
+    that was on its way when it began is served.
     """
     served = await serve(silent)
-    idle, busy = await served.connect(), await served.connect()
+    idle, late, busy = [await served.connect() for _ in range(3)]
     busy.send(request())
     await eventually(lambda: served.handler.begun)
     served.site.drain()
-    assert await idle.closed() == b""
-    hello(served.handler.begun[0])
-    data = await busy.closed()
+    emptied = served.site.emptied()
+    served.handler.answer = hello
+    late.send(request())
+    data = await late.closed()
     assert b"Connection: close\r\n" in data
     assert data.endswith(b"hello")
+    assert await idle.closed() == b""
+    assert not emptied.called
+    hello(served.handler.begun[0])
+    assert b"Connection: close\r\n" in await busy.closed()
+    await emptied
+    await served.site.emptied()
     await served.stop()
 
 

@@ -111,6 +111,8 @@ HEADS = [
     (lines(*[b"X-%d: a" % i for i in range(20)]), "431 head_too_large"),
     (lines(*[b"X_%d: a" % i for i in range(20)]), "431 head_too_large"),
     (lines(b"X: " + b"a" * 2000), "431 head_too_large"),
+    (lines(*[b"X-%d: a" % i for i in range(40)], b"bad line"), "431 head_too_large"),
+    (lines(b"bad line\n", *[b"X-%d: a" % i for i in range(40)]), BAD),
     (lines(b"Authorization: Bearer a", b"authorization: Bearer b"), BAD),
     (lines(b"Content-Type: a/b", b"Content-Type: c/d"), BAD),
     (lines(b"Cookie: a=b", b"Cookie: c=d"), "ok 0"),
@@ -187,6 +189,20 @@ def test_doom_agrees_with_read() -> None:
         for end in range(1, len(data)):
             doom = READER.doom(data[:end])
             assert doom is None or str(doom) == expected, data[:end]
+
+
+def test_doom_may_go_on_where_it_stopped() -> None:
+    """
+    Looking only at what is new finds the same doom, at the same byte, as looking at all of it.
+    """
+    for data, _ in HEADS:
+        seen = 0
+        for end in range(1, len(data)):
+            whole = READER.doom(data[:end])
+            assert str(READER.doom(data[:end], seen)) == str(whole), data[:end]
+            if whole is not None:
+                break
+            seen = max(0, end - 3)
 
 
 def test_names_with_underscore_are_dropped() -> None:

@@ -56,6 +56,10 @@ HALF_CLOSE_S = 0.75
 """A client that shut its sending side is taken for gone after this long without a byte of answer.
 A FIN does not tell whether anybody still reads."""
 
+RETIRE_S = 1.0
+"""When the instance leaves, a connection may use this long for one more request, whose answer announces
+the end. Closed at once it would lose the request that is already on its way."""
+
 
 @implementer(IProtocol, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Channel:
@@ -99,7 +103,8 @@ class Channel:
         self.peer = peer
         self.transport: Any = None
         self.blocked = False
-        self.deadline = NEVER
+        # From here, not from the first byte: it covers a TLS handshake and who never says anything.
+        self.deadline = site.now + site.head_timeout_s
         self._state = HEAD
         self._buffer = b""
         # Of the head: its first byte was seen; an empty line before it was; bytes searched, or dropped.
@@ -131,13 +136,10 @@ class Channel:
         Prepare the transport: small answers leave at once, and what is queued is bounded.
         """
         transport = self.transport
-        site = self.site
-        # From here, not from the first byte: it covers a TLS handshake and who never says anything.
-        self.deadline = site.now + site.head_timeout_s
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
             set_no_delay(True)
-        set_write_limit(transport, site.write_buffer_bytes)
+        set_write_limit(transport, self.site.write_buffer_bytes)
         self._producing = True
         transport.registerProducer(self, True)
 
@@ -177,6 +179,7 @@ class Channel:
         """
         self._eof = True
         self._held = False
+        self.site.held.discard(self)
         state = self._state
         if state == SERVING:
             self._await_answer()
@@ -307,12 +310,15 @@ class Channel:
         """Leave the loop: read on or not, and close where the client has closed."""
         state = self._state
         if state == SERVING:
+            request = self._request
             if len(self._buffer) > AHEAD_BYTES:
                 self._hold()
+            elif request is not None and not request.body_paused:
+                self._release()
         elif state == HEAD and not self.blocked:
             if self._eof:
                 self._close()
-            elif self._held:
+            else:
                 self._release()
 
     def _await_head(self, data: bytes) -> bytes:
@@ -325,7 +331,7 @@ class Channel:
                 return data[2:]
             doom = None if len(data) == 1 else self.site.reader.doom(data)
         else:
-            doom = self.site.reader.doom(data)
+            doom = self.site.reader.doom(data, self._seen)
         if doom is not None:
             self._refuse(doom, data)
             return b""
@@ -547,7 +553,10 @@ class Channel:
         The deadline has passed; the factory says so.
         """
         state = self._state
-        if state == HEAD:
+        if self.transport is None:
+            # It never came to be a connection.
+            self.site.lost(self)
+        elif state == HEAD:
             if self._begun:
                 self._refuse(Refused(408, "request_timeout"), self._buffer)
             else:
@@ -593,10 +602,10 @@ class Channel:
 
     def retire(self) -> None:
         """
-        Close if nothing is under way; the instance is leaving.
+        Close soon unless something comes: the instance is leaving.
         """
-        if self._state == HEAD and not self._begun:
-            self._close()
+        if self._state == HEAD and not self._begun and not self.blocked:
+            self.deadline = min(self.deadline, self.site.now + RETIRE_S)
 
     def _tell(self, request: ClientRequest) -> None:
         """Tell the node that the exchange is over; once ``begin`` has returned, and once."""

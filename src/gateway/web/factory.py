@@ -10,6 +10,7 @@ from ipaddress import IPv6Address
 from typing import Any
 from typing import Protocol as Shape
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
@@ -84,6 +85,7 @@ class ChannelFactory:
         self._addresses: dict[str, int] = {}
         self._stalled: dict[Channel, tuple[int | None, float]] = {}
         self.guests: set[Guest] = set()
+        self._waiting: set[Deferred[None]] = set()
         self.configure(limits)
         self.preamble.tick(wall())
         self._sweeping = LoopingCall(self.sweep)
@@ -164,6 +166,10 @@ class ChannelFactory:
             self._addresses[host] = left
         else:
             self._addresses.pop(host, None)
+        if not self._open:
+            waiting, self._waiting = self._waiting, set()
+            for empty in waiting:
+                empty.callback(None)
 
     # Deadlines.
 
@@ -216,11 +222,22 @@ class ChannelFactory:
 
     def drain(self) -> None:
         """
-        Announce the end with every answer, and close the connections that wait for a request.
+        Announce the end with every answer; connections that bring no request within a second are closed.
         """
         self.draining = True
         for channel in list(self._open):
             channel.retire()
+
+    def emptied(self) -> Deferred[None]:
+        """
+        Return what fires when no connection is open any more; cancel it to stop waiting.
+        """
+        empty: Deferred[None] = Deferred(self._waiting.discard)
+        if self._open:
+            self._waiting.add(empty)
+        else:
+            empty.callback(None)
+        return empty
 
     def stop(self) -> None:
         """

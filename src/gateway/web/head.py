@@ -42,7 +42,7 @@ MAX_LENGTH_DIGITS = 19
 LINE_ALLOWANCE = 64
 """What a request line may hold besides its target."""
 
-_FRAMING: Final = frozenset(b"connection content-length transfer-encoding expect".split())
+_KEEP: Final = frozenset((b"keep-alive", b"Keep-Alive"))
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
@@ -102,29 +102,32 @@ class HeadReader:
         Raises:
             Refused: with the earliest fault.
         """
-        headers: list[Header] = []
-        fields: dict[bytes, bytes] = {}
-        self._headers = headers
-        self._fields = fields
-        self._dropped = 0
         try:
-            return self._read(data, headers, fields)
+            return self._read(data)
         except Refused as refused:
             raise (self.doom(data) or refused) from None
 
-    def doom(self, data: bytes) -> Refused | None:
+    def doom(self, data: bytes, seen: int = 0) -> Refused | None:
         """
         Tell whether *data*, the beginning of a head, can no longer become a good one.
 
         Looks only for what would otherwise wait for an end that may never come: a line or head
-        that is too long, a bare LF, a first byte that begins no method.
+        that is too long, too many lines, a bare LF, a first byte that begins no method.
+
+        Args:
+            seen: So many bytes were looked at before and found good. What comes byte by byte
+                must not cost a look at the whole each time.
         """
+        length = len(data)
+        within = length <= self.max_head and (length <= self._max_line or seen > self._max_line)
+        if seen and within and data.find(b"\n", seen) < 0:
+            return None
         first = data[:1]
         if first and not _TOKEN.match(first):
             return Refused(400, "tls_unexpected" if first == b"\x16" else "bad_request")
         faults = []
         end = data.find(b"\r\n\r\n")
-        size = len(data) if end < 0 else end + 4
+        size = length if end < 0 else end + 4
         if size > self.max_head:
             faults.append((self.max_head, Refused(431, "head_too_large")))
         line = data.find(b"\r\n")
@@ -133,6 +136,11 @@ class HeadReader:
         bare = _BARE_LF.search(data, 0, size)
         if bare is not None:
             faults.append((bare.start(), Refused(400, "bad_request")))
+        if data.count(b"\n", 0, size) > self._max_headers + (1 if end < 0 else 2):
+            at = -1
+            for _ in range(self._max_headers + 2):
+                at = data.index(b"\n", at + 1)
+            faults.append((at, Refused(431, "head_too_large")))
         return min(faults, key=lambda fault: fault[0])[1] if faults else None
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -145,7 +153,8 @@ class HeadReader:
             if not key:
                 self._dropped += 1
                 return
-        value = value.rstrip(b" \t")
+        if value and value[-1] <= 32:
+            value = value.rstrip(b" \t")
         self._headers.append((name, value))
         self._fields[key] = value
 
@@ -158,7 +167,12 @@ class HeadReader:
             self._names[name] = key
         return key
 
-    def _read(self, data: bytes, headers: list[Header], fields: dict[bytes, bytes]) -> RequestHead:
+    def _read(self, data: bytes) -> RequestHead:
+        headers: list[Header] = []
+        fields: dict[bytes, bytes] = {}
+        self._headers = headers
+        self._fields = fields
+        self._dropped = 0
         if len(data) > self.max_head:
             raise Refused(431, "head_too_large")
         method, target, minor = self._request_line(data[: data.find(b"\r\n")])
@@ -178,9 +192,15 @@ class HeadReader:
         host = fields.get(b"host")
         if host is None or (host not in self._hosts and not self._good_host(host)):
             raise Refused(400, "bad_host")
-        if _FRAMING.isdisjoint(fields):
-            return RequestHead(method, target, headers, fields, minor=minor, keep_alive=minor == 1)
-        return self._framed(RequestHead(method, target, headers, fields, minor=minor, keep_alive=minor == 1))
+        head = RequestHead(method, target, headers, fields, minor=minor, keep_alive=minor == 1)
+        if (
+            b"connection" in fields
+            or b"content-length" in fields
+            or b"transfer-encoding" in fields
+            or b"expect" in fields
+        ):
+            self._frame(head)
+        return head
 
     def _request_line(self, line: bytes) -> tuple[bytes, bytes, int]:
         parts = line.split(b" ")
@@ -220,7 +240,7 @@ class HeadReader:
             self._hosts.add(host)
         return True
 
-    def _framed(self, head: RequestHead) -> RequestHead:
+    def _frame(self, head: RequestHead) -> None:
         """Settle body length, persistence, expectation and upgrade."""
         fields = head.fields
         coding = fields.get(b"transfer-encoding")
@@ -240,9 +260,10 @@ class HeadReader:
             if expected.lower() != b"100-continue":
                 raise Refused(417, "expectation_failed")
             head.expect_continue = head.body_length != 0
-        return head
 
     def _persistence(self, head: RequestHead) -> None:
+        if head.minor == 1 and head.fields[b"connection"] in _KEEP and len(head.headers) == len(head.fields):
+            return
         tokens = set()
         for value in values_of(head.headers, b"connection"):
             for part in value.split(b","):

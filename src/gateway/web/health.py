@@ -12,7 +12,10 @@ from collections.abc import Callable
 from gateway.core.problems import Problem
 from gateway.ports.http import Exchange
 
-__all__ = ["Alive", "Ready"]
+__all__ = ["HEALTH_PATHS", "READY_PATHS", "Alive", "Ready"]
+
+HEALTH_PATHS = ("/health", "/livez")
+READY_PATHS = ("/ready", "/readyz")
 
 _HEADERS = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 

@@ -157,7 +157,7 @@ class ProxiedFactory:
         Expect a header from a named peer; from others let *inner* see what they send.
         """
         host = getattr(addr, "host", None)
-        if host is not None:
+        if host is not None and self.networks:
             address = ip_address(host.partition("%")[0])
             address = getattr(address, "ipv4_mapped", None) or address
             if any(address in network for network in self.networks):
