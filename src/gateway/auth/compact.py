@@ -1,8 +1,7 @@
 """
 A compact JWS read strictly, before anything is believed (RFC 7515, RFC 7519, RFC 8725).
 
-PyJWT takes padding, the last of duplicate members and any key order of surprises that JSON
-allows. A deny-list, a cache and a backend that each read a token differently can be played
+PyJWT takes padding and the last of duplicate members. A deny-list, a cache and a backend that each read a token differently can be played
 against one another; here a token has one spelling and one meaning or is refused.
 """
 
@@ -90,7 +89,7 @@ class _DuplicateError(ValueError):
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise _DuplicateError
+        raise _DuplicateError("a member stands there twice")
     return made
 
 

@@ -7,7 +7,7 @@ cheap and needs no key is checked first, so that a token that cannot be good cos
 verification nor a fetch of keys.
 
 A verified token is remembered by its own bytes, not by a digest: the identity holds them anyway,
-looking bytes up is ten times cheaper than SHA-256 of them, and as Python's hash of bytes is keyed
+looking bytes up costs less than SHA-256 of them, and as Python's hash of bytes is keyed
 (SipHash) neither collisions nor the time of a look-up can be steered from outside. Since only one
 spelling of a token is accepted, one token is one entry.
 """
@@ -20,9 +20,10 @@ from twisted.internet.defer import Deferred
 
 from gateway.auth.claims import check_header, checked
 from gateway.auth.compact import Compact, read
-from gateway.auth.keys import KeyRing, KeySource, unavailable
+from gateway.auth.keys import KeyRing
 from gateway.auth.keyset import Key
 from gateway.auth.reasons import refused
+from gateway.auth.sources import KeySource
 from gateway.config.sections import Auth, Issuer
 from gateway.core.identity import Identity
 from gateway.ports.identity import Revocations
@@ -35,17 +36,27 @@ class JwtAuthenticator:
     The ``ports.identity.Authenticator`` for JSON Web Tokens.
     """
 
-    __slots__ = ("_cache", "_get", "_is_revoked", "_keys", "_max_bytes", "_size")
+    __slots__ = ("_cache", "_get", "_is_revoked", "_keys", "_max_bytes", "_section", "_size")
 
     def __init__(self, section: Auth, keys: KeyRing, revocations: Revocations) -> None:
         self._keys = keys
+        self._section = section
         self._max_bytes = section.max_token_bytes
         self._size = section.cache_size
         self._cache: dict[bytes, tuple[float, Identity]] = {}
         self._get = self._cache.get
         self._is_revoked = revocations.is_revoked
-        for source in keys.sources.values():
-            source.changed = self._forget
+        keys.watch(self._forget)
+
+    def configure(self, section: Auth) -> None:
+        """
+        Go by another configuration; if it differs, what was verified under the old one is verified anew.
+        """
+        if section != self._section:
+            self._section = section
+            self._max_bytes = section.max_token_bytes
+            self._size = section.cache_size
+            self._cache.clear()
 
     @property
     def cached(self) -> int:
@@ -85,14 +96,14 @@ class JwtAuthenticator:
             return self._signed(compact, algorithm, candidates, identity, source.issuer, now)
         waiting = source.fresher()
         if waiting is None:
-            raise refused("key_unknown") if source.keys is not None else unavailable(source)
+            raise refused("key_unknown") if source.keys is not None else source.unavailable()
         return waiting.addCallback(lambda _: self._again(compact, algorithm, kid, identity, source, now))
 
     def _again(
         self, compact: Compact, algorithm: str, kid: str | None, identity: Identity, source: KeySource, now: float
     ) -> Identity:
         if source.keys is None:
-            raise unavailable(source)
+            raise source.unavailable()
         candidates = source.keys.candidates(kid, algorithm)
         if not candidates:
             raise refused("key_unknown")
@@ -121,8 +132,8 @@ class JwtAuthenticator:
                     del cache[token]
         cache[identity.credential] = (until, identity)
 
-    def _forget(self, issuer: Issuer) -> None:
+    def _forget(self, issuer: str) -> None:
         """Keys of *issuer* are gone, and with them what they verified."""
-        cache, name = self._cache, issuer.issuer
-        for token in [token for token, (_, identity) in cache.items() if identity.issuer == name]:
+        cache = self._cache
+        for token in [token for token, (_, identity) in cache.items() if identity.issuer == issuer]:
             del cache[token]
