@@ -30,15 +30,12 @@ _encode_in_text = re.compile(rb"[^!-$&-~ ]|^ | $").sub
 _encode_in_list = re.compile(rb"[^!-$&-+\--~ ]|^ | $").sub
 
 
-def identity_block(section: Upstream, minter: Minter, wall: Callable[[], float]) -> Block:
+def identity_block(section: Upstream, minter: Minter) -> Block:
     """
     Make the builder of the header lines for *section*.
 
     The builder's result is one look-up for a caller who was here before. A minted token is used
     again for half its life, so that one that leaves is good for 30 s more.
-
-    Args:
-        wall: Seconds since the epoch.
 
     Raises:
         ExpressionError: ``identity_headers`` has something that is no path to a claim.
@@ -49,7 +46,7 @@ def identity_block(section: Upstream, minter: Minter, wall: Callable[[], float])
         return _token
     if section.identity == "minted":
         name = section.name
-        return _Minted(lambda identity: b"Authorization: Bearer %b\r\n" % minter.mint(identity, name), wall)
+        return _Minted(lambda identity: b"Authorization: Bearer %b\r\n" % minter.mint(identity, name), minter.wall)
     return lambda _: b""
 
 

@@ -29,7 +29,6 @@ class KeyRing:
     Args:
         fetch: Gets documents.
         clock: Monotonic; drives refreshing.
-        wall: Seconds since the epoch.
         report: Told of every fetch.
         random: Evenly from 0 to 1; spreads attempts while an issuer is out of order.
 
@@ -45,11 +44,10 @@ class KeyRing:
         section: Auth,
         fetch: Fetch,
         clock: IReactorTime,
-        wall: Callable[[], float],
         report: Report,
         random: Callable[[], float] = chance.random,
     ) -> None:
-        self._surroundings = Surroundings(fetch, clock, wall, report, random)
+        self._surroundings = Surroundings(fetch, clock, report, random)
         self._started = False
         self.sources: dict[str, KeySource] = {}
         self.prepare(section)()

@@ -36,11 +36,12 @@ class Minter:
 
     Attributes:
         kid: The key's id: its thumbprint (RFC 7638).
+        wall: As given.
     """
 
     def __init__(self, issuer: str, wall: Callable[[], float]) -> None:
         self._issuer = issuer
-        self._wall = wall
+        self.wall = wall
         self._key = ec.generate_private_key(ec.SECP256R1())
         public: dict[str, Any] = ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         canonical = _CANONICAL % (public["x"], public["y"])
@@ -57,7 +58,7 @@ class Minter:
         """
         Sign a token about *identity* that *upstream* alone may take, good for 60 s from now.
         """
-        now = int(self._wall())
+        now = int(self.wall())
         claims = {
             "iss": self._issuer,
             "aud": upstream,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -41,11 +41,14 @@ GET a URL: (url, file of authorities or None, seconds for everything, most bytes
 (status, header lines, body). Follows no redirect, verifies TLS, fails with any exception.
 """
 
-Report = Callable[[str, dict[str, Any]], None]
-"""
-Told of ``keys.fetched`` (``issuer``, ``keys``), ``keys.failed`` (``issuer``, ``error``) and
-``keys.expired`` (``issuer``).
-"""
+
+class Report(Protocol):
+    """
+    Told what becomes of keys, for log and metrics.
+    """
+
+    def __call__(self, event: str, *, issuer: str, detail: str) -> None:
+        """Take ``keys.fetched``, ``keys.failed`` or ``keys.expired``; *detail* says how many, or why."""
 
 
 class Surroundings:
@@ -55,25 +58,22 @@ class Surroundings:
     Attributes:
         fetch: Gets documents.
         clock: Monotonic; drives refreshing.
-        wall: Seconds since the epoch.
         report: Told of every fetch.
         random: Evenly from 0 to 1; spreads attempts while an issuer is out of order.
         changed: Told the name of an issuer when keys that verified its tokens are no longer there.
     """
 
-    __slots__ = ("changed", "clock", "fetch", "random", "report", "wall")
+    __slots__ = ("changed", "clock", "fetch", "random", "report")
 
     def __init__(
         self,
         fetch: Fetch,
         clock: IReactorTime,
-        wall: Callable[[], float],
         report: Report,
         random: Callable[[], float],
     ) -> None:
         self.fetch = fetch
         self.clock = clock
-        self.wall = wall
         self.report = report
         self.random = random
         self.changed: Callable[[str], None] = _nobody
@@ -127,7 +127,6 @@ class RemoteSource(KeySource):
         "_asked_at",
         "_failures",
         "_fetched_at",
-        "_fetched_wall",
         "_flight",
         "_in",
         "_stopped",
@@ -142,7 +141,6 @@ class RemoteSource(KeySource):
         self._in = surroundings
         self._asked_at = float("-inf")
         self._fetched_at = float("-inf")
-        self._fetched_wall = float("-inf")
         self._failures = 0
         self._flight: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
@@ -191,8 +189,7 @@ class RemoteSource(KeySource):
 
     def age_s(self) -> float:
         """Since the last good fetch."""
-        # A monotonic clock stands still while a machine sleeps; its keys do not.
-        return max(self._in.clock.seconds() - self._fetched_at, self._in.wall() - self._fetched_wall)
+        return self._in.clock.seconds() - self._fetched_at
 
     def refresh(self) -> None:
         """
@@ -235,11 +232,10 @@ class RemoteSource(KeySource):
         surroundings = self._in
         self._failures = 0
         self._fetched_at = surroundings.clock.seconds()
-        self._fetched_wall = surroundings.wall()
         self._arm(_REFRESH_AT * freshness(headers, self.issuer.jwks_ttl_s))
         if before is not None and not keys.holds(before):
             surroundings.changed(self.issuer.issuer)
-        surroundings.report("keys.fetched", {"issuer": self.issuer.issuer, "keys": len(keys.keys)})
+        surroundings.report("keys.fetched", issuer=self.issuer.issuer, detail=f"{len(keys.keys)} keys")
 
     def _failed(self, failure: Failure) -> None:
         if self._stopped:
@@ -251,12 +247,12 @@ class RemoteSource(KeySource):
             left = self.issuer.jwks_max_stale_s - self.age_s()
             wait = min(wait, left)  # So that they are given up in time.
         self._arm(max(_BACKOFF_LEAST_S, wait))
-        error = f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:200]
-        surroundings.report("keys.failed", {"issuer": self.issuer.issuer, "error": error})
+        detail = f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:200]
+        surroundings.report("keys.failed", issuer=self.issuer.issuer, detail=detail)
         if self.keys is not None and left <= 0:
             self.keys = None
             surroundings.changed(self.issuer.issuer)
-            surroundings.report("keys.expired", {"issuer": self.issuer.issuer})
+            surroundings.report("keys.expired", issuer=self.issuer.issuer, detail="older than jwks_max_stale")
 
     def _landed(self, _: None) -> None:
         self._flight = None
