@@ -4,12 +4,14 @@ The channel over real sockets: framing, order, back-pressure, endings.
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 import pytest_twisted
 from tests.web.harness import (
     Collected,
+    Memory,
     body_of,
     echo,
     eventually,
@@ -804,6 +806,35 @@ async def test_drain() -> None:
     await emptied
     await served.site.emptied()
     await served.stop()
+
+
+def test_requests_leave_no_garbage() -> None:
+    """
+    What was made for a request is freed with it, and does not wait for the garbage collector.
+    """
+    memory = Memory()
+    handler = memory.handler
+
+    class Forgetful:
+        begin = staticmethod(lambda downstream: answered(Exchange(downstream, 0.0)))
+        ended = staticmethod(lambda exchange, whole: None)
+        refused = handler.refused
+
+    def answered(exchange: Exchange) -> Exchange:
+        echo(exchange)
+        return exchange
+
+    here: Any = memory.site
+    here.handler = Forgetful()
+    memory.feed(request("Content-Length: 2", method="POST") + b"hi")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            memory.feed(request("Content-Length: 2", method="POST") + b"hi")
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
 
 
 # Upgrade.

@@ -609,7 +609,8 @@ class Channel:
 
     def _tell(self, request: ClientRequest) -> None:
         """Tell the node that the exchange is over; once ``begin`` has returned, and once."""
-        exchange = request.exchange
+        # Either knows the other; let go here, or every request waits for the garbage collector.
+        exchange, request.exchange = request.exchange, None
         if exchange is None:
             return
         if request.fault is not None:

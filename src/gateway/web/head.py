@@ -84,6 +84,10 @@ class HeadReader:
         max_headers: Most header lines.
     """
 
+    # The parser looks for these; to find None is cheaper than to find nothing.
+    on_message_begin = on_url = on_headers_complete = on_body = on_message_complete = None
+    on_chunk_header = on_chunk_complete = None
+
     def __init__(self, *, max_target: int, max_head: int, max_headers: int) -> None:
         self.max_head = max_head
         self._max_target = max_target
