@@ -395,6 +395,38 @@ async def test_bodies_arrive() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_bodies_are_not_looked_into() -> None:
+    """
+    Z10: a body is passed on as it came, whatever its type says it should be.
+    """
+    served = await serve(echo)
+    for kind in (
+        "multipart/form-data",
+        "application/x-www-form-urlencoded; charset=%",
+        "multipart/form-data; boundary",
+    ):
+        head = request("Content-Length: 12", f"Content-Type: {kind}", CLOSE, method="POST")
+        assert (await served.ask(head + b"--x\r\n%zz=&&\0")).endswith(b"POST / --x\r\n%zz=&&\0")
+    await served.stop()
+
+
+@pytest.mark.parametrize(
+    ("trailers", "status"),
+    [(b"no colon\r\n", 400), (b"X: a\n", 400), (b"Content-Length: 5\r\n", 400), (b"X: " + b"a" * 9000, 431)],
+)
+@pytest_twisted.ensureDeferred
+async def test_bad_trailers(trailers: bytes, status: int) -> None:
+    """
+    Z18: trailers are held to the rules of header lines, and bounded.
+    """
+    served = await serve(echo)
+    head = request("Transfer-Encoding: chunked", CLOSE, method="POST")
+    assert statuses(await served.ask(head + b"2\r\nhi\r\n0\r\n" + trailers + b"\r\n")) == [status]
+    assert served.handler.outcomes == [False]
+    await served.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_begins_at_the_end_of_the_head() -> None:
     """
     Z9: the node decides before any of the body is read, and a refusal costs no body.
