@@ -5,26 +5,31 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= auto
+MINUTES ?= 60
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-peers test-figures conformance fuzz soak docs clean
+.PHONY: help demo test lint format docs constraints conformance fuzz soak bench bench-peers test-figures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto' 2>/dev/null)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	  || { echo "Python 3.11 or newer is needed. On Debian: apt-get install python3-venv"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
-	  || { echo "Python's venv module is missing. On Debian: apt-get install python3-venv"; exit 1; }
+	@command -v $(PYTHON) >/dev/null 2>&1 \
+	  || { echo "There is no $(PYTHON). On Debian, as root: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "Python's venv module is missing. On Debian, as root: apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo "installing into $(VENV)"
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## start the gateway with its demo backends, and print what to try
-	@$(BIN)/python -m demo.run
+demo: $(STAMP) ## start the gateway with its demo backend, and print what to try
+	@exec $(BIN)/python -m demo.run $(ARGS)
 
-test: $(STAMP) system-redis ## run the tests (8 minutes at most)
+test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy
@@ -32,44 +37,38 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP) ## let ruff write the layout
+format: $(STAMP) ## let ruff order imports and lay out code
 	$(BIN)/ruff check --fix --select I .
 	$(BIN)/ruff format .
 
 docs: $(STAMP) ## write the generated parts of docs/ anew
 	$(BIN)/python -m gateway.cli schema > docs/config.schema.json
 
-bench-peers: $(STAMP) system-nginx system-haproxy system-wrk system-node ## install what the benchmarks compare with
-	npm --prefix bench/peers ci --silent --no-audit --no-fund
+constraints: $(STAMP) ## write the versions that are installed now into constraints.txt
+	@{ echo "# The versions that were tested together. Written by: make constraints"; \
+	   $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools --exclude wheel; } > constraints.new
+	@mv constraints.new constraints.txt
 
-bench: $(STAMP) ## measure beside the peers, into bench/RESULTS.md
-	$(BIN)/python -m bench.run $(ARGS)
+conformance: $(STAMP) ## a corpus of raw HTTP against a running gateway
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/web tests/system/test_probes.py $(ARGS)
 
-test-figures: $(STAMP) ## the counts and durations of the promised figures
-	$(BIN)/python -m bench.run --figures $(ARGS)
+fuzz: $(STAMP) ## the property tests again and again, each time with other input (MINUTES=60)
+	@end=$$((SECONDS + 60 * $(MINUTES))); \
+	while [ $$SECONDS -lt $$end ]; do $(BIN)/python -m pytest -q -n $(WORKERS) -m hypothesis $(ARGS) || exit 1; done
 
-fuzz: $(STAMP) ## longer fuzzing of the parsers
-	$(BIN)/python -m pytest tests -k fuzz --hypothesis-profile=long -q $(ARGS)
+soak: $(STAMP) ## hours of mixed load against one gateway (MINUTES=60), and what it leaves behind
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
+
+bench-peers: $(STAMP) ## install what the benchmarks compare with
+	@deploy/need nginx=nginx-light haproxy wrk node=nodejs npm taskset=util-linux
+	@npm --prefix bench/peers ci --silent --no-audit --no-fund </dev/null
+
+bench: bench-peers ## measure beside the peers, into bench/RESULTS.md
+	$(BIN)/python -m bench $(ARGS)
+
+test-figures: bench-peers ## hold the promised figures: fails on one that is missed
+	$(BIN)/python -m bench --check $(ARGS)
 
 clean: ## remove what was built
-	rm -rf $(VENV) build dist .run src/*.egg-info
+	rm -rf $(VENV) build dist .run src/*.egg-info bench/peers/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
-
-# Programs from Debian: installed when make runs as root, else the command is printed.
-define debian
-	@command -v $(1) >/dev/null 2>&1 || { \
-	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null; \
-	  else echo "$(1) is missing. As root: apt-get install $(2)"; exit 1; fi; }
-endef
-
-.PHONY: system-redis system-nginx system-haproxy system-wrk system-node
-system-redis:
-	$(call debian,redis-server,redis-server)
-system-nginx:
-	$(call debian,nginx,nginx-light)
-system-haproxy:
-	$(call debian,haproxy,haproxy)
-system-wrk:
-	$(call debian,wrk,wrk)
-system-node:
-	$(call debian,node,nodejs npm)
