@@ -1,5 +1,5 @@
 """
-Who may ask the admin port, decided before any resource is looked at.
+Who may ask the admin port, decided before anything else is looked at.
 
 A browser on an operator's machine can be made to send requests to loopback by any page it
 shows; so the ``Host`` must be a name of ours (DNS rebinding), a cross-site request is refused, and a
@@ -9,91 +9,101 @@ the query).
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Sequence
-from urllib.parse import urlsplit
-
-from twisted.web.http import Request
+from typing import Final
 
 from gateway.config.sections import AdminKey
+from gateway.core.message import RequestHead, values_of
 from gateway.core.problems import Problem
 
 __all__ = ["Guard"]
 
-SHOWN_TO_ALL = frozenset((b"/metrics", b"/health", b"/livez", b"/ready", b"/readyz"))
-"""Paths that need no key: what a load balancer, an orchestrator or Prometheus asks."""
-
-_SAME = frozenset(("same-origin", "none"))
+_OWN_SITES: Final = frozenset((b"same-origin", b"none"))
+_ORIGINS: Final = ("http://", "https://")
 
 
 class Guard:
     """
-    The rules of one admin port.
+    The rules of one port.
 
     Args:
-        hosts: Names the port may be called by, without a port.
+        hosts: Names it may be called by, without a port; None: by any.
+        keys: What opens it.
     """
 
-    def __init__(self, hosts: Sequence[str], keys: Sequence[AdminKey]) -> None:
-        self._hosts = frozenset(host.lower() for host in hosts)
-        self._keys = [(key, key.secret.reveal().encode("utf-8")) for key in keys]
+    __slots__ = ("_hosts", "_keys")
 
-    def admit(self, request: Request, scope: str) -> str:
+    def __init__(self, hosts: Sequence[str] | None, keys: Sequence[AdminKey]) -> None:
+        self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
+        self._keys = [(key, _digest(key.secret.reveal().encode("utf-8"))) for key in keys]
+
+    def admit(self, head: RequestHead, scope: str | None) -> str:
         """
-        Let *request* pass and return the name of the key it carries, empty where none is needed.
+        Let *head* pass and return the name of the key it carries, empty where none is needed.
 
         Args:
-            scope: What the key must be allowed.
+            scope: What the key must be allowed; None where no key is needed.
 
         Raises:
-            Problem: ``bad_host``, ``forbidden`` (cross-site, scope), ``admin_key_missing``.
+            Problem: ``bad_host``, ``forbidden`` (cross-site, or the key lacks the scope),
+                ``admin_key_missing`` (none, several, or an unknown one).
         """
-        hosts = request.requestHeaders.getRawHeaders(b"host") or []
-        if len(hosts) != 1 or not self._ours(hosts[0].decode("latin-1")):
-            raise Problem("bad_host", "Call the admin port by one of its names (listen.admin_hosts).")
-        self._same_site(request)
-        if request.path in SHOWN_TO_ALL:
+        host = head.fields.get(b"host", b"").decode("latin-1").lower()
+        if self._hosts is not None and host not in self._hosts and _without_port(host) not in self._hosts:
+            raise Problem("bad_host", "Call this port by one of its names (listen.admin_hosts).")
+        self._refuse_other_sites(head, host)
+        if scope is None:
             return ""
-        key = self._key(request)
-        if key is None:
-            raise Problem(
-                "admin_key_missing",
-                "Send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
-                headers=((b"WWW-Authenticate", b'Bearer realm="admin"'),),
-            )
+        key = self._key(head)
         if scope not in key.scopes and "*" not in key.scopes:
             raise Problem("forbidden", f"The key lacks the scope {scope!r}.", reason=f"scope {scope} of key {key.name}")
         return key.name
 
-    def _ours(self, host: str) -> bool:
-        name = host.lower()
-        if name in self._hosts:
-            return True
-        name, colon, port = name.rpartition(":")
-        return bool(colon) and port.isdigit() and name in self._hosts
-
-    def _same_site(self, request: Request) -> None:
-        site = request.getHeader(b"sec-fetch-site")
-        if site is not None and site.decode("latin-1") not in _SAME:
+    def _refuse_other_sites(self, head: RequestHead, host: str) -> None:
+        fields = head.fields
+        if b"sec-fetch-site" in fields and not _OWN_SITES.issuperset(values_of(head.headers, b"sec-fetch-site")):
             raise Problem("forbidden", "Requests from other sites are refused.", reason="cross_site")
-        origin = request.getHeader(b"origin")
-        if origin is not None:
-            authority = urlsplit(origin.decode("latin-1")).netloc
-            own = (request.getHeader(b"host") or b"").decode("latin-1")
-            if not authority or authority.lower() != own.lower():
-                raise Problem("forbidden", "Requests from other sites are refused.", reason="cross_origin")
+        if b"origin" in fields:
+            for origin in values_of(head.headers, b"origin"):
+                if origin.decode("latin-1").lower() not in [scheme + host for scheme in _ORIGINS]:
+                    raise Problem("forbidden", "Requests from other sites are refused.", reason="cross_origin")
 
-    def _key(self, request: Request) -> AdminKey | None:
-        presented = [value.strip() for value in request.requestHeaders.getRawHeaders(b"x-api-key") or []]
-        for value in request.requestHeaders.getRawHeaders(b"authorization") or []:
+    def _key(self, head: RequestHead) -> AdminKey:
+        presented = values_of(head.headers, b"x-api-key")
+        for value in values_of(head.headers, b"authorization"):
             scheme, _, token = value.partition(b" ")
             if scheme.lower() == b"bearer":
-                presented.append(token.strip())
-        if len(presented) != 1:
-            return None
+                presented.append(token.strip(b" "))
+        if not presented:
+            raise _unknown("none")
+        if len(presented) > 1:
+            raise _unknown("several")
+        digest = _digest(presented[0])
         found = None
         for key, secret in self._keys:
-            # Every key is compared, in the same time whichever it is.
-            if hmac.compare_digest(presented[0], secret):
+            # Every key is compared, in the same time whichever it is and however long.
+            if hmac.compare_digest(digest, secret):
                 found = key
+        if found is None:
+            raise _unknown("unknown")
         return found
+
+
+def _digest(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+def _unknown(which: str) -> Problem:
+    return Problem(
+        "admin_key_missing",
+        "Send one key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
+        headers=((b"WWW-Authenticate", b'Bearer realm="admin"'),),
+        reason=f"admin_key_{which}",
+    )
