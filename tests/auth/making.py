@@ -40,7 +40,7 @@ def key(kind: str) -> Any:
         return ed25519.Ed25519PrivateKey.generate()
     if kind.startswith("rsa"):
         return rsa.generate_private_key(65537, 1024 if kind.endswith("weak") else 2048)
-    curves = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1, "k1": ec.SECP256K1}
+    curves: dict[str, Any] = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1, "k1": ec.SECP256K1}
     return ec.generate_private_key(curves[kind]())
 
 

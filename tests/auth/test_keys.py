@@ -2,7 +2,7 @@
 Keys behind a URL: fetched, kept fresh, rotated, missed. The HTTP is real, the time is not.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from tests.auth.key_server import Issuing, signed
-from tests.auth.making import HMAC_ISSUER, NOW, hmac_issuer, jwk, jwks, token
+from tests.auth.making import HMAC_ISSUER, NOW, hmac_issuer, jwk, jwks, no_fetch, no_report, token
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import Clock
 
@@ -230,34 +230,34 @@ async def test_refused_connection_is_an_outage() -> None:
         assert {name for name, _ in it.events} == {"keys.failed"}
 
 
-BAD_SETS: list[tuple[str, Callable[[Any], None]]] = [
-    ("empty", lambda server: setattr(server, "document", b"")),
-    ("no keys", lambda server: setattr(server, "document", jwks())),
-    ("no JSON", lambda server: setattr(server, "document", b"<html>")),
-    ("a list", lambda server: setattr(server, "document", b"[]")),
-    ("keys an object", lambda server: setattr(server, "document", b'{"keys":{}}')),
-    ("keys twice", lambda server: setattr(server, "document", b'{"keys":[],"keys":[]}')),
-    ("only for encryption", lambda server: setattr(server, "document", jwks(jwk("P-256", "k1", use="enc")))),
-    ("only a secret", lambda server: setattr(server, "document", jwks({"kty": "oct", "k": "AAAA", "kid": "k1"}))),
-    ("only private", lambda server: setattr(server, "document", jwks(jwk("P-256", "k1", d="AAAA")))),
-    ("only another algorithm", lambda server: setattr(server, "document", jwks(jwk("Ed25519", "k1")))),
-    ("too many", lambda server: setattr(server, "document", jwks(*[jwk("P-256", f"k{n}") for n in range(65)]))),
-    ("too large", lambda server: setattr(server, "document", jwks(jwk("P-256", "k1", x5t="x" * 300_000)))),
-    ("not found", lambda server: setattr(server, "status", 404)),
-    ("redirected", lambda server: (setattr(server, "status", 302), server.headers.update(Location="/elsewhere"))),
-    ("no content", lambda server: setattr(server, "status", 203)),
+BAD_SETS: list[tuple[str, dict[str, Any]]] = [
+    ("empty", {"document": b""}),
+    ("no keys", {"document": jwks()}),
+    ("no JSON", {"document": b"<html>"}),
+    ("a list", {"document": b"[]"}),
+    ("keys an object", {"document": b'{"keys":{}}'}),
+    ("keys twice", {"document": b'{"keys":[],"keys":[]}'}),
+    ("only for encryption", {"document": jwks(jwk("P-256", "k1", use="enc"))}),
+    ("only a secret", {"document": jwks({"kty": "oct", "k": "AAAA", "kid": "k1"})}),
+    ("only private", {"document": jwks(jwk("P-256", "k1", d="AAAA"))}),
+    ("only another algorithm", {"document": jwks(jwk("Ed25519", "k1"))}),
+    ("too many", {"document": jwks(*[jwk("P-256", f"k{n}") for n in range(65)])}),
+    ("too large", {"document": jwks(jwk("P-256", "k1", x5t="x" * 300_000))}),
+    ("not found", {"status": 404}),
+    ("redirected", {"status": 302, "headers": {"Location": "/elsewhere"}}),
+    ("no content", {"status": 203}),
 ]
 
 
-@pytest.mark.parametrize("spoil", [spoil for _, spoil in BAD_SETS], ids=[name for name, _ in BAD_SETS])
+@pytest.mark.parametrize("answer", [answer for _, answer in BAD_SETS], ids=[name for name, _ in BAD_SETS])
 @pytest_twisted.ensureDeferred
-async def test_bad_set_never_replaces_a_good_one(spoil: Callable[[Any], None]) -> None:
+async def test_bad_set_never_replaces_a_good_one(answer: dict[str, Any]) -> None:
     """
     What cannot be used is reported, and the keys that were there go on verifying.
     """
     async with issuing() as it:
         assert await it.judged(signed()) == "alice"
-        spoil(it.server)
+        vars(it.server).update(answer)
         await it.after(480)
         assert it.events[-1][0] == "keys.failed"
         assert it.judge.cached == 1
@@ -349,7 +349,7 @@ def test_changed_key_file_ends_what_it_verified(tmp_path: Path) -> None:
     path.write_bytes(jwks(jwk("P-256", "k1")))
     section = Auth(issuer=(Issuer(HMAC_ISSUER, ("gateway",), ("ES256",), jwks_file=path),))
     changed: list[str] = []
-    ring = KeyRing(section, lambda *_: None, None, lambda *_, **__: None)  # type: ignore[arg-type, return-value]  # Nothing is fetched.
+    ring = KeyRing(section, no_fetch, Clock(), no_report)
     ring.watch(changed.append)
     path.write_bytes(jwks(jwk("P-256", "k1"), jwk("P-256-other", "k2")))
     ring.prepare(section)()

@@ -152,7 +152,7 @@ def test_verified_token_is_remembered_until_it_expires() -> None:
 
 def test_remembered_tokens_are_bounded() -> None:
     """
-    However many tokens come, no more are kept than configured; the newest are.
+    However many tokens come and however long, no more are kept than configured; the newest are.
     """
     judge = authenticator(cache_size=16)
     for number in range(100):
@@ -160,6 +160,12 @@ def test_remembered_tokens_are_bounded() -> None:
         assert judge.cached <= 16
     newest = accepted(judge, token(jti="t99"))
     assert accepted(judge, token(jti="t99")) is newest
+    for number in range(20):
+        accepted(judge, token(jti=f"long{number}", pad="x" * 5000))
+        assert judge.cached <= 16
+    assert judge.cached <= 5
+    newest = accepted(judge, token(jti="t100"))
+    assert accepted(judge, token(jti="t100")) is newest
     none = authenticator(cache_size=0)
     assert accepted(none, token()) is not accepted(none, token())
     assert none.cached == 0

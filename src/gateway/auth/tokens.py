@@ -31,12 +31,16 @@ from gateway.ports.identity import Revocations
 __all__ = ["JwtAuthenticator"]
 
 
+BYTES_PER_TOKEN = 2048
+"""So many bytes of tokens are remembered for each of ``cache_size``, so that long ones do not fill the memory."""
+
+
 class JwtAuthenticator:
     """
     The ``ports.identity.Authenticator`` for JSON Web Tokens.
     """
 
-    __slots__ = ("_cache", "_get", "_is_revoked", "_keys", "_max_bytes", "_section", "_size")
+    __slots__ = ("_bytes", "_cache", "_get", "_is_revoked", "_keys", "_max_bytes", "_section", "_size")
 
     def __init__(self, section: Auth, keys: KeyRing, revocations: Revocations) -> None:
         self._keys = keys
@@ -45,6 +49,7 @@ class JwtAuthenticator:
         self._size = section.cache_size
         self._cache: dict[bytes, tuple[float, Identity]] = {}
         self._get = self._cache.get
+        self._bytes = 0
         self._is_revoked = revocations.is_revoked
         keys.watch(self._forget)
 
@@ -57,6 +62,7 @@ class JwtAuthenticator:
             self._max_bytes = section.max_token_bytes
             self._size = section.cache_size
             self._cache.clear()
+            self._bytes = 0
 
     @property
     def cached(self) -> int:
@@ -78,7 +84,7 @@ class JwtAuthenticator:
                 if self._is_revoked(identity):
                     raise refused("revoked")
                 return identity
-            del self._cache[token]
+            self._drop([token])
         return self._verify(token, now)
 
     def _verify(self, token: bytes, now: float) -> Identity | Deferred[Identity]:
@@ -120,20 +126,22 @@ class JwtAuthenticator:
         return identity
 
     def _remember(self, identity: Identity, until: float, now: float) -> None:
-        cache, size = self._cache, self._size
-        if not size:
+        cache, size, token = self._cache, self._size, identity.credential
+        if not size or token in cache:  # Several may have waited for the same keys with one token.
             return
-        if len(cache) >= size:
-            for token in [token for token, entry in cache.items() if entry[0] <= now]:
-                del cache[token]
+        if len(cache) >= size or self._bytes + len(token) > size * BYTES_PER_TOKEN:
+            self._drop([token for token, entry in cache.items() if entry[0] <= now])
             # The oldest eighth at once, so that a full cache is not searched for each new token.
-            if len(cache) > size - size // 8:
-                for token in list(islice(cache, max(1, size // 8))):
-                    del cache[token]
-        cache[identity.credential] = (until, identity)
+            if len(cache) > size - size // 8 or self._bytes > size * BYTES_PER_TOKEN * 7 // 8:
+                self._drop(list(islice(cache, max(1, len(cache) // 8))))
+        cache[token] = (until, identity)
+        self._bytes += len(token)
+
+    def _drop(self, tokens: list[bytes]) -> None:
+        for token in tokens:
+            del self._cache[token]
+            self._bytes -= len(token)
 
     def _forget(self, issuer: str) -> None:
         """Keys of *issuer* are gone, and with them what they verified."""
-        cache = self._cache
-        for token in [token for token, (_, identity) in cache.items() if identity.issuer == issuer]:
-            del cache[token]
+        self._drop([token for token, (_, identity) in self._cache.items() if identity.issuer == issuer])

@@ -30,7 +30,9 @@ class MemoryRevocations:
         self._subjects: dict[str, tuple[float, float]] = {}
         self._sweep_at = _SWEEP_LEAST
 
-    def __len__(self) -> int:
+    @property
+    def held(self) -> int:
+        """How many revocations are kept."""
         return len(self._tokens) + len(self._subjects)
 
     def add_token(self, token_id: str, until: float) -> None:
@@ -67,11 +69,11 @@ class MemoryRevocations:
         return False
 
     def _sweep(self) -> None:
-        if len(self) < self._sweep_at:
+        if self.held < self._sweep_at:
             return
         now = self._wall()
         for token_id in [token_id for token_id, until in self._tokens.items() if until <= now]:
             del self._tokens[token_id]
         for subject in [subject for subject, (_, until) in self._subjects.items() if until <= now]:
             del self._subjects[subject]
-        self._sweep_at = max(_SWEEP_LEAST, 2 * len(self))
+        self._sweep_at = max(_SWEEP_LEAST, 2 * self.held)
