@@ -132,7 +132,7 @@ class JwtAuthenticator:
         if len(cache) >= size or self._bytes + len(token) > size * BYTES_PER_TOKEN:
             self._drop([token for token, entry in cache.items() if entry[0] <= now])
             # The oldest eighth at once, so that a full cache is not searched for each new token.
-            if len(cache) > size - size // 8 or self._bytes > size * BYTES_PER_TOKEN * 7 // 8:
+            while cache and (len(cache) > size - size // 8 - 1 or self._bytes > size * BYTES_PER_TOKEN * 7 // 8):
                 self._drop(list(islice(cache, max(1, len(cache) // 8))))
         cache[token] = (until, identity)
         self._bytes += len(token)
