@@ -186,7 +186,7 @@ async def test_pipelining_is_bounded() -> None:
     client.send(request() + request(target="/next") * 2_000_000)
     await eventually(lambda: served.handler.begun)
     await pause(0.3)
-    channel = next(iter(served.site._open))
+    channel: Any = next(iter(served.site._open))
     assert len(channel._buffer) < 256 * 1024
     served.handler.answer = hello
     hello(served.handler.begun[0])

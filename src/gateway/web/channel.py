@@ -6,21 +6,16 @@ leave in the order of their requests, and what is pipelined waits, bounded, in t
 
     HEAD --head complete--> SERVING --answered--> HEAD           (kept)
                             SERVING --answered--> DRAINING --rest of a small body--> HEAD
-                            SERVING --answered--> LINGERING      (not kept, the client still sends)
-                            SERVING --answered--> CLOSING        (not kept)
-                            SERVING --taken over--> TAKEN
-    HEAD --refused--> LINGERING --client closed, or time--> CLOSING
+                            SERVING --answered--> lingering or closing, taken over
+    HEAD --refused--> lingering                                  (see ``web.connection``)
 
 The node is asked at the end of the *head*. The body is neither read nor invited before
 somebody receives it, so a refused request never costs its body.
-
-Deadlines are absolute: nothing a client sends moves one. They are numbers in ``deadline`` and
-the stall table; the factory looks at all of them four times a second, so no request makes a timer.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IProtocol, IPushProducer, ITransport
 from twisted.python.failure import Failure
@@ -28,126 +23,56 @@ from zope.interface import implementer
 
 from gateway.core.message import CHUNKED
 from gateway.core.problems import CATALOGUE, Problem, problem_body
-from gateway.net.transports import pending_bytes, set_write_limit
+from gateway.net.transports import pending_bytes
 from gateway.ports.http import Peer
 from gateway.web.body import BodyReader, ChunkedBody, LengthBody
+from gateway.web.connection import LINGERING, NEVER, Connection
 from gateway.web.exchange import ClientRequest
 from gateway.web.head import Refused
 from gateway.web.reply import refusal
-from gateway.web.tls import certificate_subject
 
 if TYPE_CHECKING:
     from gateway.web.factory import ChannelFactory
 
 __all__ = ["Channel"]
 
-HEAD, SERVING, DRAINING, LINGERING, CLOSING, TAKEN, GONE = range(7)
+DRAINING, SERVING, HEAD = -2, -1, 0
+"""What an open connection is doing; ``HEAD`` is ``connection.OPEN``."""
 
-NEVER = float("inf")
 AHEAD_BYTES = 64 * 1024
 """Unread input held while it cannot be used; beyond it the socket is not read."""
 DRAIN_BYTES = 64 * 1024
 """A body that nobody wants is dropped up to this size to keep the connection."""
-LINGER_BYTES = 1024 * 1024
-LINGER_S = 2.0
-"""How long, and for how many bytes, a refused client is listened to, so that it can read its answer:
-closing a socket with unread input resets the connection, and the answer is lost with it."""
 HALF_CLOSE_S = 0.75
 """A client that shut its sending side is taken for gone after this long without a byte of answer.
 A FIN does not tell whether anybody still reads."""
-
 RETIRE_S = 1.0
 """When the instance leaves, a connection may use this long for one more request, whose answer announces
 the end. Closed at once it would lose the request that is already on its way."""
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
-class Channel:
+class Channel(Connection):
     """
-    One connection.
-
-    Attributes:
-        site: The factory: handler, limits, clock.
-        peer: Who is on the other side.
-        blocked: More is queued for the client than may be; producers are paused.
-        deadline: When the factory is to call ``overdue``.
+    HTTP/1.1 on a connection.
     """
 
-    __slots__ = (
-        "_begun",
-        "_blank",
-        "_body",
-        "_body_since",
-        "_buffer",
-        "_eof",
-        "_held",
-        "_in_loop",
-        "_paused_at",
-        "_producing",
-        "_progress",
-        "_request",
-        "_seen",
-        "_state",
-        "_successor",
-        "blocked",
-        "deadline",
-        "factory",
-        "peer",
-        "site",
-        "transport",
-    )
+    __slots__ = ("_begun", "_blank", "_body", "_body_since", "_buffer", "_in_loop", "_paused_at", "_request", "_seen")
 
     def __init__(self, site: ChannelFactory, peer: Peer) -> None:
-        self.site = site
-        self.factory = site
-        self.peer = peer
-        self.transport: Any = None
-        self.blocked = False
-        # From here, not from the first byte: it covers a TLS handshake and who never says anything.
-        self.deadline = site.now + site.head_timeout_s
-        self._state = HEAD
+        super().__init__(site, peer)
         self._buffer = b""
-        # Of the head: its first byte was seen; an empty line before it was; bytes searched, or dropped.
+        # Of the head: its first byte was seen; an empty line before it was; bytes already searched.
         self._begun = False
         self._blank = False
         self._seen = 0
         self._in_loop = False
-        self._held = False
-        self._eof = False
         self._request: ClientRequest | None = None
         self._body: BodyReader | None = None
         self._body_since = 0.0
-        self._paused_at = 0.0
-        self._producing = False
-        self._progress: Any = None
-        self._successor: IProtocol | None = None
+        self._paused_at: float | None = None
 
     # What the transport calls.
-
-    def makeConnection(self, transport: ITransport) -> None:
-        """
-        Begin with *transport*.
-        """
-        self.transport = transport
-        self.connectionMade()
-
-    def connectionMade(self) -> None:
-        """
-        Prepare the transport: small answers leave at once, and what is queued is bounded.
-        """
-        transport = self.transport
-        set_no_delay = getattr(transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(True)
-        set_write_limit(transport, self.site.write_buffer_bytes)
-        self._producing = True
-        transport.registerProducer(self, True)
-
-    def handshakeCompleted(self) -> None:
-        """
-        The TLS layer knows whom it speaks with.
-        """
-        self.peer.certificate_subject = certificate_subject(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -159,59 +84,35 @@ class Channel:
                 data = self._buffer + data
                 self._buffer = b""
             self._serve(data)
-        elif state == TAKEN:
-            if self._successor is not None:
-                self._successor.dataReceived(data)
-        elif state == LINGERING:
-            self._seen += len(data)
-            if self._seen > LINGER_BYTES:
-                self._hold()
         elif state == SERVING:
             self._buffer = self._buffer + data if self._buffer else data
             self._pump()
         elif state == DRAINING:
             self._buffer = data
             self._drain()
+        else:
+            Connection.dataReceived(self, data)
 
     def readConnectionLost(self) -> None:
         """
         The client will send nothing more; perhaps it still reads.
         """
-        self._eof = True
-        self._held = False
-        self.site.held.discard(self)
-        state = self._state
-        if state == SERVING:
+        Connection.readConnectionLost(self)
+        if self._state == SERVING:
             self._await_answer()
             self._pump()
-        elif state == TAKEN:
-            successor = IHalfCloseableProtocol(self._successor, None)
-            if successor is not None:
-                successor.readConnectionLost()
-            else:
-                self.transport.loseConnection()
-        elif state == HEAD and self.blocked:
+        elif self._state == HEAD and self.blocked:
             self.deadline = NEVER
-        else:
+        elif self._state < LINGERING:
             self._close()
-
-    def writeConnectionLost(self) -> None:
-        """
-        Our sending side is shut, as was asked.
-        """
 
     def connectionLost(self, reason: Failure) -> None:
         """
         The connection is gone.
         """
-        state, self._state = self._state, GONE
-        self.deadline = NEVER
+        Connection.connectionLost(self, reason)
         self._buffer = b""
         self._body = None
-        self.site.lost(self)
-        successor, self._successor = self._successor, None
-        if state == TAKEN and successor is not None:
-            successor.connectionLost(reason)
         request, self._request = self._request, None
         if request is not None:
             request.detach()
@@ -223,8 +124,7 @@ class Channel:
         """
         if self.blocked:
             return
-        self.blocked = True
-        self.site.watch(self)
+        Connection.pauseProducing(self)
         request = self._request
         if request is not None and request.producer is not None:
             request.producer.pauseProducing()
@@ -235,19 +135,13 @@ class Channel:
         """
         if not self.blocked:
             return
-        self.blocked = False
-        self.site.unwatch(self)
+        Connection.resumeProducing(self)
         request = self._request
         if request is not None:
             if request.producer is not None:
                 request.producer.resumeProducing()
         elif self._state == HEAD:
             self._go_on()
-
-    def stopProducing(self) -> None:
-        """
-        The transport is going; ``connectionLost`` follows.
-        """
 
     # The head.
 
@@ -447,8 +341,9 @@ class Channel:
             body.room = request.max_body_bytes
         now = self.site.now
         self._body_since = now
+        self._paused_at = now if request.body_paused else None
         self.deadline = now + self.site.body_grace_s
-        self.body_resumed(request)
+        self._take_body(request)
 
     def body_paused(self) -> None:
         """
@@ -461,9 +356,13 @@ class Channel:
         """
         Deliver what is here, and read again.
         """
-        if self._paused_at:
+        if self._paused_at is not None:
+            # The time it was held back is not the client's.
             self._body_since += self.site.now - self._paused_at
-            self._paused_at = 0.0
+            self._paused_at = None
+        self._take_body(request)
+
+    def _take_body(self, request: ClientRequest) -> None:
         self._pump()
         if self._request is request and not request.body_paused and len(self._buffer) <= AHEAD_BYTES:
             self._release()
@@ -473,11 +372,7 @@ class Channel:
         Let *successor* have the connection.
         """
         self._request = None
-        self._state = TAKEN
-        self._successor = successor
-        self.deadline = NEVER
-        self._forget_producer()
-        self._release()
+        self._give_away(successor)
         data, self._buffer = self._buffer, b""
         if request.exchange is not None:
             self._tell(request)
@@ -552,26 +447,12 @@ class Channel:
         """
         The deadline has passed; the factory says so.
         """
-        state = self._state
-        if self.transport is None:
-            # It never came to be a connection.
-            self.site.lost(self)
-        elif state == HEAD:
-            if self._begun:
-                self._refuse(Refused(408, "request_timeout"), self._buffer)
-            else:
-                self._close()
-        elif state == SERVING:
+        if self._state == SERVING:
             self._overdue_request(now)
-        elif state == CLOSING:
-            pending = pending_bytes(self.transport)
-            if pending and pending != self._progress:
-                self._progress = pending
-                self.deadline = now + self.site.write_timeout_s
-            else:
-                self._abort()
+        elif self._state == HEAD and self._begun:
+            self._refuse(Refused(408, "request_timeout"), self._buffer)
         else:
-            self._close()
+            Connection.overdue(self, now)
 
     def _overdue_request(self, now: float) -> None:
         request = self._request
@@ -620,58 +501,3 @@ class Channel:
             exchange.flag = CATALOGUE[code].flag
             exchange.reason = code
         self.site.handler.ended(exchange, whole=request.whole)
-
-    def _linger(self) -> None:
-        """Stop answering, but let the client read what was answered."""
-        self._forget_producer()
-        self._buffer = b""
-        self._body = None
-        if self._eof:
-            self._close()
-            return
-        self._state = LINGERING
-        self._seen = 0
-        self.deadline = self.site.now + LINGER_S
-        self._release()
-        if not self.peer.tls:
-            self.transport.loseWriteConnection()
-
-    def _close(self) -> None:
-        if self._state in (CLOSING, GONE):
-            return
-        self._state = CLOSING
-        self._buffer = b""
-        self._body = None
-        self._forget_producer()
-        self._progress = pending_bytes(self.transport)
-        self.deadline = self.site.now + (self.site.write_timeout_s if self._progress else LINGER_S)
-        self.transport.loseConnection()
-
-    def _abort(self) -> None:
-        self._state = CLOSING
-        self._buffer = b""
-        self._body = None
-        self.deadline = NEVER
-        self._forget_producer()
-        self.transport.abortConnection()
-
-    def _forget_producer(self) -> None:
-        # With a producer registered, a transport neither closes nor half-closes.
-        if self.blocked:
-            self.blocked = False
-            self.site.unwatch(self)
-        if self._producing:
-            self._producing = False
-            self.transport.unregisterProducer()
-
-    def _hold(self) -> None:
-        if not self._held and not self._eof:
-            self._held = True
-            self.site.held.add(self)
-            self.transport.pauseProducing()
-
-    def _release(self) -> None:
-        if self._held:
-            self._held = False
-            self.site.held.discard(self)
-            self.transport.resumeProducing()

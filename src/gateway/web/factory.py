@@ -22,6 +22,7 @@ from gateway.config.sections import Limits
 from gateway.net.transports import is_reset, pending_bytes
 from gateway.ports.http import HttpHandler, Peer
 from gateway.web.channel import Channel
+from gateway.web.connection import Connection
 from gateway.web.head import HeadReader
 from gateway.web.reply import Preamble, refusal
 
@@ -79,11 +80,11 @@ class ChannelFactory:
         self.refused = 0
         self.now = clock.seconds()
         self.preamble = Preamble(server)
-        self.held: set[Channel] = set()
+        self.held: set[Connection] = set()
         self._wall = wall
-        self._open: set[Channel] = set()
+        self._open: set[Connection] = set()
         self._addresses: dict[str, int] = {}
-        self._stalled: dict[Channel, tuple[int | None, float]] = {}
+        self._stalled: dict[Connection, tuple[int | None, float]] = {}
         self.guests: set[Guest] = set()
         self._waiting: set[Deferred[None]] = set()
         self.configure(limits)
@@ -151,7 +152,7 @@ class ChannelFactory:
         self._open.add(channel)
         return channel
 
-    def lost(self, channel: Channel) -> None:
+    def lost(self, channel: Connection) -> None:
         """
         Forget a connection that is gone.
         """
@@ -180,13 +181,13 @@ class ChannelFactory:
         if not self._sweeping.running:
             self._sweeping.start(SWEEP_S, now=True)
 
-    def watch(self, channel: Channel) -> None:
+    def watch(self, channel: Connection) -> None:
         """
         Cut *channel* if its client takes nothing for the write time-out.
         """
         self._stalled[channel] = (pending_bytes(channel.transport), self.now)
 
-    def unwatch(self, channel: Channel) -> None:
+    def unwatch(self, channel: Connection) -> None:
         """
         *channel* has sent what it had.
         """
@@ -225,8 +226,9 @@ class ChannelFactory:
         Announce the end with every answer; connections that bring no request within a second are closed.
         """
         self.draining = True
-        for channel in list(self._open):
-            channel.retire()
+        for channel in self._open:
+            if isinstance(channel, Channel):
+                channel.retire()
 
     def emptied(self) -> Deferred[None]:
         """
