@@ -82,11 +82,15 @@ class Tokens:
         return True
 
 
-def bearer(exchange: Exchange, credentials: tuple[str, ...]) -> bytes:
-    value = exchange.head.fields.get(b"authorization")
-    if value is None:
-        raise Problem("credential_missing", headers=((b"WWW-Authenticate", b"Bearer"),))
-    return value.removeprefix(b"Bearer ")
+class Bearer:
+    def __call__(self, exchange: Exchange, places: tuple[str, ...]) -> bytes:
+        value = exchange.head.fields.get(b"authorization")
+        if value is None:
+            raise Problem("credential_missing", headers=((b"WWW-Authenticate", b"Bearer"),))
+        return value.removeprefix(b"Bearer ")
+
+    def clean(self, exchange: Exchange) -> None:
+        exchange.notes = {"cleaned": True}
 
 
 def scopes(identity: Identity, wanted: tuple[str, ...]) -> None:
@@ -115,7 +119,7 @@ class Site:
             ClientAddress(AddressRule((ip_network("10.0.0.0/8"),))),
             Trace(random.Random(7).getrandbits),
             Match(routes),
-            Credentials(self.tokens, bearer, scopes, lambda: 1e9),
+            Credentials(self.tokens, Bearer(), scopes, lambda: 1e9),
             Rule(),
         )
         self.edge = Edge(Plan(filters, routes), lambda: 12.0, self.journal)
@@ -182,12 +186,13 @@ def test_refusals_are_problems_and_never_reach_the_handler(
 
 def test_a_route_without_auth_gives_no_identity() -> None:
     """
-    On ``auth = "none"`` even a valid token identifies nobody.
+    On ``auth = "none"`` even a valid token identifies nobody, and what stood in cookie or query is taken out.
     """
     site = Site()
     answer, exchange = site.ask("GET", "/public/x", GOOD)
     assert answer.status == 200
     assert exchange.identity is None
+    assert exchange.notes == {"cleaned": True}
 
 
 def test_announced_body_is_refused_before_it_comes() -> None:

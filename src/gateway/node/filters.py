@@ -9,7 +9,7 @@ credentials, per-user limit, rule, idempotency. A filter lets pass, makes wait, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -26,8 +26,17 @@ from gateway.ports.identity import Authenticator
 
 __all__ = ["ClientAddress", "Credentials", "Match", "Rule", "TokenSource", "Trace"]
 
-TokenSource = Callable[[Exchange, tuple[str, ...]], bytes]
-"""Takes the credential from a request, given where it may stand; raises ``Problem`` without one."""
+
+class TokenSource(Protocol):
+    """
+    Who finds credentials in requests, and keeps them from going further than they should.
+    """
+
+    def __call__(self, exchange: Exchange, places: tuple[str, ...]) -> bytes:
+        """Take the credential, given where it may stand; raise ``Problem`` without one."""
+
+    def clean(self, exchange: Exchange) -> object:
+        """Take out credentials that nobody asked for: they are no business of a backend or a log."""
 
 
 class ClientAddress:
@@ -130,6 +139,7 @@ class Credentials:
     ) -> None:
         self._authenticate = authenticator.authenticate
         self._take = take
+        self._clean = take.clean
         self._check_scopes = check_scopes
         self._wall = wall
 
@@ -139,6 +149,7 @@ class Credentials:
         """
         route: ServedRoute = exchange.route
         if not route.auth:
+            self._clean(exchange)
             return None
         token = self._take(exchange, route.credentials)
         found = self._authenticate(token, self._wall())
