@@ -24,6 +24,8 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(shell find protos -name '*.p
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV)"
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@# An editable install brings no plugin; twistd looks for twisted/plugins along the path.
+	@$(BIN)/python -c 'import os, sysconfig; open(sysconfig.get_path("purelib") + "/gateway-checkout.pth", "w").write(os.getcwd())'
 	@touch $@
 
 demo: $(STAMP) ## start the gateway with its demo backend, and print what to try

@@ -1,0 +1,87 @@
+"""
+Child processes that are stopped in order, and never outlive their parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["Children"]
+
+STOP_S = 40.0
+"""How long one may take to end after TERM; a gateway may drain for 30 s."""
+
+_PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl
+
+
+class Children:
+    """
+    The processes started so far.
+
+    Args:
+        folder: Where they run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def start(self, name: str, command: Sequence[str], environ: dict[str, str]) -> None:
+        """
+        Start one more, with *environ* added to the environment.
+        """
+        parent = os.getpid()
+
+        def in_child() -> None:
+            # Even when the parent is killed, what it started ends.
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        process = subprocess.Popen(
+            command,
+            cwd=self._folder,
+            env=os.environ | environ,
+            stdin=subprocess.DEVNULL,
+            # A Ctrl-C is for the parent, which stops its children one after another.
+            start_new_session=True,
+            preexec_fn=in_child,  # noqa: PLW1509  # this process has one thread
+        )
+        self._running.append((name, process))
+
+    def ended(self) -> str:
+        """
+        Name one that has ended; empty if none has.
+        """
+        return next((name for name, process in self._running if process.poll() is not None), "")
+
+    def wait(self) -> str:
+        """
+        Return the name of the first one to end.
+        """
+        while not self.ended():
+            time.sleep(0.2)
+        return self.ended()
+
+    def stop(self) -> None:
+        """
+        Ask the last one to end, wait for it, then the one before, and so on.
+        """
+        for ignored in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ignored, signal.SIG_IGN)
+        while self._running:
+            _, process = self._running.pop()
+            if process.poll() is None:
+                process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

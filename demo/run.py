@@ -1,0 +1,184 @@
+"""
+``make demo``: the gateway and the backend behind it, as processes of their own, until Ctrl-C.
+
+Ports come from the command line, else from GATEWAY_PORT, ADMIN_PORT and PLAYERS_PORT, else they are 4000,
+9100 and 7001; 0 takes any that is free. Exit code 0 after Ctrl-C or TERM; 1 when something
+could not start or ended by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from demo.children import Children
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+CONFIG = "demo/gateway.toml"
+START_S = 30.0
+PORTS = (("GATEWAY_PORT", 4000), ("ADMIN_PORT", 9100), ("PLAYERS_PORT", 7001))
+
+# Whatever proxy the environment names is not for this machine's own ports.
+_open = build_opener(ProxyHandler({})).open
+
+
+class CannotStart(Exception):
+    """
+    The demo cannot be shown; its text is one line for the user.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run the demo; return the exit code.
+    """
+    parser = argparse.ArgumentParser(prog="demo.run", description="The gateway and its demo backend, until Ctrl-C.")
+    for name, default in PORTS:
+        option = f"--{name.lower().replace('_', '-')}"
+        parser.add_argument(option, type=int, default=int(os.environ.get(name) or default), help="0: any free one")
+    parser.add_argument("--data", type=Path, default=ROOT / ".run", help="where the backend keeps its database")
+    options = parser.parse_args(arguments)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    children = Children(ROOT)
+    try:
+        environ = {name: str(settle(name, getattr(options, name.lower()))) for name, _ in PORTS}
+        start(children, options.data, environ)
+        print(invitation(environ), flush=True)
+        ended = children.wait()
+        raise CannotStart(f"{ended} ended by itself; what it said last stands above")
+    except CannotStart as no:
+        print(f"demo: {no}", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: stopping", flush=True)
+        return 0
+    finally:
+        children.stop()
+        print("demo: stopped", flush=True)
+
+
+def settle(name: str, port: int) -> int:
+    """
+    Return *port*, or a free one for 0.
+
+    Free ones are taken from below the range that outgoing connections use: those come and go.
+
+    Raises:
+        CannotStart: somebody has it.
+    """
+    if port:
+        why = taken(port)
+        if why:
+            raise CannotStart(f"port {port} of 127.0.0.1 cannot be used: {why}. Another one: {name}=… make demo")
+        return port
+    for _ in range(100):
+        port = random.randrange(10240, 32768)
+        if not taken(port):
+            return port
+    raise CannotStart("no free port was found")
+
+
+def taken(port: int) -> str:
+    """
+    Say why *port* cannot be listened on; empty if it can.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return ""
+
+
+def start(children: Children, data: Path, environ: dict[str, str]) -> None:
+    """
+    Start the backend, then the gateway; return once both answer.
+
+    Raises:
+        CannotStart: one of them did not.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    database = data / f"players-{environ['PLAYERS_PORT']}.sqlite3"
+    players = [sys.executable, "-m", "demo.players", "--port", environ["PLAYERS_PORT"], "--db", str(database)]
+    children.start("players", players, environ)
+    answers(children, f"http://127.0.0.1:{environ['PLAYERS_PORT']}/health")
+    # No pid file: several demos can run in one folder.
+    gateway = [str(BIN / "twistd"), "-n", "--pidfile=", "gateway", "--config", CONFIG]
+    children.start("gateway", gateway, environ)
+    answers(children, f"http://127.0.0.1:{environ['GATEWAY_PORT']}/ready")
+
+
+def answers(children: Children, url: str) -> None:
+    """
+    Wait until *url* answers 200.
+    """
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        ended = children.ended()
+        if ended:
+            raise CannotStart(f"{ended} did not start; it says why above")
+        try:
+            with _open(url, timeout=2.0) as answer:
+                answer.read()
+                return
+        except (URLError, OSError):
+            time.sleep(0.05)
+    raise CannotStart(f"{url} did not answer within {START_S:.0f} s")
+
+
+def invitation(environ: dict[str, str]) -> str:
+    """
+    Say what can be tried.
+    """
+    made = subprocess.run(
+        [str(BIN / "gateway"), "token", CONFIG, "--sub", "alice", "--claim", 'roles=["player"]', "--ttl", "12h"],
+        cwd=ROOT,
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise CannotStart(made.stderr.strip())
+    clients = f"http://127.0.0.1:{environ['GATEWAY_PORT']}"
+    bearer = shlex.quote(f"Authorization: Bearer {made.stdout.strip()}")
+    return f"""
+The demo runs.
+
+  {clients}          the gateway, for clients
+  http://127.0.0.1:{environ["ADMIN_PORT"]}/metrics  its admin port, for operators
+  http://127.0.0.1:{environ["PLAYERS_PORT"]}          a backend; it says below what it was asked
+
+In another terminal, as alice:
+
+  curl -i -H {bearer} {clients}/api/players/alice
+
+Then the same without the token (401, and the backend is not asked), /api/status (open to all),
+/api/players/export?bytes=1000000000 (streamed), /api/players/slow?seconds=9 (504 after 5 s),
+or a PATCH of '{{"motto": "all in"}}' to /api/players/bob (403: alice is not bob).
+A token for somebody else: .venv/bin/gateway token {CONFIG} --sub bob
+
+Ctrl-C stops it all.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
