@@ -4,10 +4,10 @@ Which target a request goes to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol, TypeVar
 
-__all__ = ["Loaded", "least_requests", "round_robin"]
+__all__ = ["Loaded", "candidates", "least_requests", "round_robin"]
 
 
 class Loaded(Protocol):
@@ -18,10 +18,22 @@ class Loaded(Protocol):
     in_flight: int
 
 
-T = TypeVar("T", bound=Loaded)
+T = TypeVar("T")
+L = TypeVar("L", bound=Loaded)
 
 
-def least_requests(targets: Sequence[T], random: Callable[[], float]) -> T:
+def candidates(targets: Sequence[T], is_out: Callable[[T], bool], tried: Container[T] = ()) -> Sequence[T]:
+    """
+    List the targets to choose from; empty only if *targets* is.
+
+    Those that are out are left out, unless all are: a wrong verdict about every target must not
+    be worse than the fault. Of the rest, those *tried* before are left out, unless all were.
+    """
+    usable = [target for target in targets if not is_out(target)] or targets
+    return [target for target in usable if target not in tried] or usable
+
+
+def least_requests(targets: Sequence[L], random: Callable[[], float]) -> L:
     """
     Of two different targets drawn by chance, take the one with fewer requests under way.
 

@@ -1,9 +1,14 @@
 """
 When a whole upstream is given a rest.
 
-Closed, it counts; enough failures within the window open it. Open, it refuses until its time is
-over. Half open, it lets a few probes through: all must succeed to close it, one failure opens
-it for twice as long. Pure: time and randomness are handed in.
+    CLOSED --enough failures within the window--> OPEN
+    OPEN --its time is over, and somebody asks--> HALF_OPEN
+    HALF_OPEN --every probe succeeded--> CLOSED
+    HALF_OPEN --a probe failed--> OPEN, for twice as long
+
+Each change begins an epoch. A request is admitted in one and reports to it; what it says about
+an earlier one is out of date and counts for nothing, so a straggler neither closes nor opens
+what it knows nothing of. Pure: time and randomness are handed in.
 """
 
 from __future__ import annotations
@@ -14,6 +19,9 @@ from enum import Enum
 __all__ = ["Breaker", "BreakerState"]
 
 _SLICES = 10
+_MOST_DOUBLINGS = 16
+_PROBING_S = 1.0
+"""When to ask again while every probe is out: nobody knows when they come back."""
 
 
 class BreakerState(Enum):
@@ -37,21 +45,26 @@ class Breaker:
         open_s: How long it stays open at first; doubles up to *max_open_s*, minus up to a tenth by chance.
         probes: Requests let through while half open.
         random: Evenly from 0 to 1.
+
+    Attributes:
+        state: Changes only in the methods below.
+        epoch: How often it changed. To be remembered with each request that passes.
     """
 
     __slots__ = (
         "_failure_percent",
-        "_half_open_left",
-        "_half_open_missing",
         "_max_open_s",
         "_min_requests",
         "_open_s",
         "_open_until",
         "_probes",
+        "_probes_left",
+        "_probes_missing",
         "_random",
         "_slice_s",
         "_slices",
         "_times_opened",
+        "epoch",
         "state",
     )
 
@@ -76,62 +89,68 @@ class Breaker:
         self._slices: dict[int, list[int]] = {}
         self._times_opened = 0
         self._open_until = 0.0
-        self._half_open_left = 0
-        self._half_open_missing = 0
+        self._probes_left = 0
+        self._probes_missing = 0
+        self.epoch = 0
         self.state = BreakerState.CLOSED
 
     def admit(self, now: float) -> float:
         """
         Let a request pass (0), or say how many seconds are left until it may.
 
-        Every request that passes must be reported by ``succeeded``, ``failed`` or ``abandoned``.
+        Every request that passes must be reported once, by ``succeeded``, ``failed`` or
+        ``abandoned``, with the ``epoch`` it passed in.
         """
         if self.state is BreakerState.CLOSED:
             return 0.0
         if self.state is BreakerState.OPEN:
             if now < self._open_until:
                 return self._open_until - now
-            self.state = BreakerState.HALF_OPEN
-            self._half_open_left = self._half_open_missing = self._probes
-        if self._half_open_left:
-            self._half_open_left -= 1
+            self._become(BreakerState.HALF_OPEN)
+            self._probes_left = self._probes_missing = self._probes
+        if self._probes_left:
+            self._probes_left -= 1
             return 0.0
-        return 1.0
+        return _PROBING_S
 
-    def succeeded(self, now: float) -> None:
+    def succeeded(self, now: float, epoch: int) -> None:
         """
         A request that passed was answered.
         """
+        if epoch != self.epoch:
+            return
         if self.state is BreakerState.CLOSED:
             self._count(now, 0)
         elif self.state is BreakerState.HALF_OPEN:
-            self._half_open_missing -= 1
-            if self._half_open_missing <= 0:
-                self.state = BreakerState.CLOSED
+            self._probes_missing -= 1
+            if not self._probes_missing:
                 self._times_opened = 0
-                self._slices.clear()
+                self._become(BreakerState.CLOSED)
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float, epoch: int) -> None:
         """
         A request that passed failed by the backend's fault.
         """
+        if epoch != self.epoch:
+            return
         if self.state is BreakerState.HALF_OPEN:
             self._open(now)
         elif self.state is BreakerState.CLOSED:
             self._count(now, 1)
-            total = failures = 0
-            for answered, failed in self._slices.values():
-                total += answered + failed
-                failures += failed
+            answered = failures = 0
+            for good, bad in self._slices.values():
+                answered += good
+                failures += bad
+            total = answered + failures
             if total >= self._min_requests and failures * 100 >= total * self._failure_percent:
                 self._open(now)
 
-    def abandoned(self) -> None:
+    def abandoned(self, epoch: int) -> None:
         """
         A request that passed came to nothing that says anything about the backend (the client left).
         """
-        if self.state is BreakerState.HALF_OPEN:
-            self._half_open_left += 1
+        if epoch == self.epoch and self.state is BreakerState.HALF_OPEN:
+            self._probes_left += 1
 
     def _count(self, now: float, outcome: int) -> None:
         at = int(now / self._slice_s)
@@ -144,8 +163,12 @@ class Breaker:
         counted[outcome] += 1
 
     def _open(self, now: float) -> None:
-        self.state = BreakerState.OPEN
         lasts = min(self._max_open_s, self._open_s * 2**self._times_opened)
-        self._times_opened = min(self._times_opened + 1, 16)
+        self._times_opened = min(self._times_opened + 1, _MOST_DOUBLINGS)
         self._open_until = now + lasts * (1 - 0.1 * self._random())
+        self._become(BreakerState.OPEN)
+
+    def _become(self, state: BreakerState) -> None:
+        self.state = state
+        self.epoch += 1
         self._slices.clear()

@@ -147,7 +147,7 @@ class Backends:
         now = self._reactor.seconds()
         for cluster in self.clusters():
             for member in cluster.members:
-                yield (cluster.name, member.name), float(member.healthy and member.record.ejected_until <= now)
+                yield (cluster.name, member.name), float(not member.is_out(now))
 
     def _breakers(self) -> Iterable[tuple[tuple[str, ...], float]]:
         for cluster in self.clusters():

@@ -30,7 +30,7 @@ class HealthChecks(Generic[T]):
     The checks of one cluster; a target counts as usable until they have said otherwise.
 
     Args:
-        probe: Asks a target within its own deadline; True if it is well. It must not raise but for cancellation.
+        probe: Asks a target within its own deadline; True if it is well. What it raises counts as not well.
         random: Evenly from 0 to 1.
     """
 
@@ -51,7 +51,7 @@ class HealthChecks(Generic[T]):
 
     def start(self) -> None:
         """
-        Begin; the first checks are spread over one interval.
+        Begin; the first checks are spread over the first second.
         """
         self._running = [Deferred.fromCoroutine(self._watch(member)) for member in self._cluster.members]
 
@@ -66,18 +66,29 @@ class HealthChecks(Generic[T]):
         await gatherResults(running, consumeErrors=True)
 
     async def _watch(self, member: Member[T]) -> None:
-        section = self._section
-        agreeing = 0
+        section, clock = self._section, self._clock
+        disagreeing = 0
         wait = min(QUICK_S, section.interval_s) * self._random()
         while True:
-            await deferLater(self._clock, wait)
-            well = await self._probe(member.value)
-            if well is member.healthy:
-                agreeing = 0
+            await deferLater(clock, wait)
+            well = await self._ask(member.value)
+            now = clock.seconds()
+            # A failing check disputes only its own verdict; a passing one also those of failed requests.
+            agrees = member.healthy and not member.is_ejected(now) if well else not member.healthy
+            if agrees:
+                disagreeing = 0
                 wait = section.interval_s * (1 - JITTER / 2 + JITTER * self._random())
                 continue
-            agreeing += 1
-            if agreeing >= (section.healthy_after if well else section.unhealthy_after):
-                agreeing = 0
-                self._cluster.checked(member, healthy=well)
+            disagreeing += 1
+            if disagreeing >= (section.healthy_after if well else section.unhealthy_after):
+                disagreeing = 0
+                self._cluster.checked(member, now, healthy=well)
             wait = min(QUICK_S, section.interval_s)
+
+    async def _ask(self, target: T) -> bool:
+        try:
+            return await self._probe(target)
+        except CancelledError:
+            raise
+        except Exception:  # A target that breaks the probe itself is not well; the checks must go on.
+            return False

@@ -1,19 +1,28 @@
 """
-One exchange on its way through the proxy: its attempts, its bodies, its end.
+One exchange on its way through the proxy: its attempts and its end.
+
+    ATTEMPT --head--> RELAYING --end of the body--> over
+    ATTEMPT --failure that may be repeated--> WAITING --> ATTEMPT
+    ATTEMPT, WAITING --any other failure--> over, with a problem
+    RELAYING --failure--> over, and the client's connection is cut: nothing can be taken back
+    any --client gone--> over, and the backend's connection is cut
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gateway.core.backoff import backoff
+from twisted.internet.interfaces import IDelayedCall
+
+from gateway.core.backoff import backoff, retry_after_s
 from gateway.core.headers import response_block, trailer_block
-from gateway.core.message import Header, ResponseHead, block_of
-from gateway.core.problems import Problem
+from gateway.core.message import Header, ResponseHead
+from gateway.core.problems import CATALOGUE, Problem
 from gateway.ports.http import Exchange, Fault
 from gateway.upstream.cluster import Member
 from gateway.upstream.connection import Call
 from gateway.upstream.pool import Pool
+from gateway.upstream.request_body import RequestBody
 
 if TYPE_CHECKING:
     from gateway.upstream.proxy import Proxy
@@ -27,8 +36,11 @@ _PROBLEMS = {
     "timeout": "upstream_timeout",
     "overflow": "upstream_overload",
 }
-_SERVER_ERROR = 500
-_LONGEST_RETRY_AFTER_S = 1
+_SAY_WHEN = frozenset(("upstream_unreachable", "upstream_overload"))
+_BROKEN = 500
+_NOT_BROKEN = frozenset((501, 505))
+"""Answers from 500 on that speak of the request and not of the backend."""
+_LONGEST_RETRY_AFTER_S = 1.0
 
 
 class Passing:
@@ -37,6 +49,7 @@ class Passing:
     """
 
     __slots__ = (
+        "_admission",
         "_block",
         "_body",
         "_call",
@@ -57,13 +70,13 @@ class Passing:
         self._exchange = exchange
         self._target = target
         self._block = block
-        self._body = _Body(exchange, proxy.retry.max_body_bytes) if exchange.head.body_length else None
+        self._body: RequestBody | None = None
         self._call: Call | None = None
         self._member: Member[Pool] | None = None
         self._tried: tuple[Member[Pool], ...] = ()
         self._response: ResponseHead | None = None
         self._retrying = False
-        self._waiting: Any = None
+        self._waiting: IDelayedCall | None = None
         self._started_at = 0.0
         self._over = False
 
@@ -76,21 +89,23 @@ class Passing:
         """
         proxy, exchange = self._proxy, self._exchange
         now = proxy.clock.seconds()
-        proxy.cluster.admit(now)
         exchange.upstream = proxy.cluster.name
+        self._admission = proxy.cluster.admit(now)
         exchange.upstream_started_at = now
         exchange.on_gone = self._gone
-        self._attempt(now)
+        if exchange.head.body_length:
+            self._body = proxy.body(exchange)
+        try:
+            self._attempt(now)
+        except BaseException:
+            # Whoever is told of it answers; here it must not count as under way for ever.
+            self._end(now, ok=None)
+            raise
 
     def _attempt(self, now: float) -> None:
         proxy, exchange, body = self._proxy, self._exchange, self._body
-        cluster = proxy.cluster
-        try:
-            member = cluster.pick(now, self._tried)
-        except Problem as problem:
-            self._finish(ok=None)
-            proxy.refuse(exchange, problem)
-            return
+        cluster, section = proxy.cluster, proxy.section
+        member = cluster.pick(now, self._tried)
         if body is not None:
             # What came together with the head goes out together with ours, in one write.
             body.ask()
@@ -120,7 +135,6 @@ class Passing:
             self.failed(fault)
             return
         self._call = call
-        section = proxy.section
         call.deadline = exchange.deadline
         if section.try_timeout_s is not None:
             call.deadline = min(exchange.deadline, now + section.try_timeout_s)
@@ -134,141 +148,163 @@ class Passing:
         """
         Relay the head, unless it is a failure that may be tried again.
         """
-        proxy, exchange = self._proxy, self._exchange
+        proxy, exchange, call = self._proxy, self._exchange, self._call
         now = proxy.clock.seconds()
         status = head.status
         exchange.upstream_ttfb_s = now - self._started_at
-        if (
-            status >= _SERVER_ERROR
-            and status in proxy.statuses
-            and self._may_repeat(head)
-            and self._retry(now, f"{status}")
-        ):
-            if not ended and self._call is not None:
-                self._call.cancel()
+        if status in proxy.statuses and self._retry_answer(now, head):
+            if call is not None:
+                call.cancel()
             return
-        ok = status < _SERVER_ERROR
-        self._end_attempt(now, ok=ok, outcome="ok" if ok else "error")
         self._response = head
+        if self._body is not None:
+            self._body.forget()
         block = response_block(head) + proxy.response_lines
-        if ended:
-            self._finish(ok=ok)
-            trailers = trailer_block(head.trailers, proxy.drop) if head.trailers else b""
-            if not trailers:
-                exchange.start(
-                    status,
-                    head.reason,
-                    block,
-                    head.body_length if head.body_length >= 0 else len(data),
-                    data,
-                    ended=True,
-                )
-                return
+        if not ended:
+            if _is_well(status):
+                self._admission = proxy.cluster.answering(self._admission, now)
             exchange.start(status, head.reason, block, head.body_length, data, ended=False)
-            exchange.downstream.finish(trailers)
+            if call is not None and not self._over:
+                exchange.downstream.register(call)
+            return
+        self._end(now, ok=_is_well(status))
+        if not head.trailers:
+            exchange.start(status, head.reason, block, head.body_length, data, ended=True)
             return
         exchange.start(status, head.reason, block, head.body_length, data, ended=False)
-        if self._call is not None and not self._over:
-            exchange.downstream.register(self._call)
+        self._finish(head)
 
     def received(self, data: bytes, ended: bool) -> None:
         """
         Relay more of the body.
         """
-        exchange, response = self._exchange, self._response
+        response = self._response
         if data:
-            exchange.downstream.write(data)
+            self._exchange.downstream.write(data)
         if ended and response is not None:
-            self._finish(ok=response.status < _SERVER_ERROR)
-            exchange.on_gone = None
-            trailers = trailer_block(response.trailers, self._proxy.drop) if response.trailers else b""
-            exchange.downstream.finish(trailers)
+            self._end(self._proxy.clock.seconds(), ok=_is_well(response.status))
+            self._finish(response)
+
+    def _finish(self, response: ResponseHead) -> None:
+        exchange = self._exchange
+        exchange.on_gone = None
+        trailers = response.trailers
+        exchange.downstream.finish(trailer_block(trailers, self._proxy.drop) if trailers else b"")
 
     def informed(self, status: int, headers: list[Header]) -> None:
         """
         Relay an interim response.
         """
         head = ResponseHead(status, b"", headers, {name.lower(): value for name, value in headers}, 0)
-        self._exchange.downstream.inform(status, response_block(head) or block_of(()))
+        self._exchange.downstream.inform(status, response_block(head))
 
     def failed(self, fault: Fault) -> None:
         """
         Try again where that is safe; else answer, or cut an answer that has begun.
         """
-        proxy, exchange = self._proxy, self._exchange
+        proxy, exchange, body = self._proxy, self._exchange, self._body
+        kind = fault.kind
         now = proxy.clock.seconds()
-        exchange.reason = f"{fault.kind}: {fault.detail}" if fault.detail else fault.kind
-        ours = fault.kind == "overflow"
+        code = _PROBLEMS.get(kind, "upstream_reset")
+        reason = f"{kind}: {fault.detail}" if fault.detail else kind
         if self._response is not None:
-            # The head was relayed: nothing can be taken back. The client must see that it is not whole.
-            self._finish(ok=False)
-            exchange.flag = "UT" if fault.kind == "timeout" else "UR"
+            # The head was relayed: nothing can be taken back, and the client must see that it is not whole.
+            self._end(now, ok=False, outcome=kind)
+            exchange.flag = CATALOGUE[code].flag
+            exchange.reason = reason
             exchange.downstream.abort()
             return
-        if (not fault.sent or self._may_repeat(None)) and self._retry(now, fault.kind):
+        if kind == "timeout" and body is not None and body.awaited:
+            self._end(now, ok=None, outcome="cancelled")
+            proxy.refuse(exchange, Problem("request_timeout", reason=reason))
             return
-        self._end_attempt(now, ok=None if ours else False, outcome=fault.kind)
-        self._finish(ok=None if ours else False)
-        reason = exchange.reason
-        kind = _PROBLEMS.get(fault.kind, "upstream_reset")
-        retry_after = ((b"Retry-After", b"1"),) if kind in {"upstream_unreachable", "upstream_overload"} else ()
-        proxy.refuse(exchange, Problem(kind, headers=retry_after, reason=reason))
+        blamed: bool | None = False
+        if kind == "overflow":
+            blamed = None
+        elif kind == "timeout" and now - self._started_at < proxy.fair_s:
+            # It was tried with what another attempt had left of the time.
+            blamed = None
+        if (not fault.sent or self._is_repeatable()) and self._retry(now, kind, ok=blamed, free=not fault.sent):
+            return
+        self._end_attempt(now, ok=blamed, outcome=kind)
+        self._end(now, ok=None if kind == "overflow" else False)
+        headers = ((b"Retry-After", b"1"),) if code in _SAY_WHEN else ()
+        proxy.refuse(exchange, Problem(code, headers=headers, reason=reason))
 
     # Trying again.
 
-    def _may_repeat(self, answer: ResponseHead | None) -> bool:
+    def _is_repeatable(self) -> bool:
         """Whether a second attempt is safe although the backend may have seen the first."""
         head = self._exchange.head
-        if answer is not None:
-            asked = answer.fields.get(b"retry-after")
-            if asked is not None and not (asked.isdigit() and int(asked) <= _LONGEST_RETRY_AFTER_S):
-                return False
         return head.method in self._proxy.methods or b"idempotency-key" in head.fields
 
-    def _retry(self, now: float, why: str) -> bool:
-        proxy, exchange = self._proxy, self._exchange
-        cluster, retry = proxy.cluster, proxy.retry
+    def _retry_answer(self, now: float, answer: ResponseHead) -> bool:
+        asked = retry_after_s(answer.fields.get(b"retry-after"))
+        if asked is None or asked > _LONGEST_RETRY_AFTER_S or not self._is_repeatable():
+            return False
+        return self._retry(now, "error", ok=_is_well(answer.status), free=False, at_least_s=asked)
+
+    def _retry(self, now: float, outcome: str, *, ok: bool | None, free: bool, at_least_s: float = 0.0) -> bool:
+        """Arrange another attempt. It is *free*, beside the budget, when no backend has seen this one."""
+        proxy, exchange, body = self._proxy, self._exchange, self._body
+        cluster, retry = proxy.cluster, proxy.section.retry
         if exchange.attempts >= retry.attempts:
             return False
-        if self._body is not None and not self._body.replayable:
-            proxy.metrics.upstream_retries.inc(cluster.name, "body_gone")
+        wait = backoff(
+            exchange.attempts, retry.backoff_base_s, retry.backoff_max_s, proxy.random, at_least_s=at_least_s
+        )
+        refused = ""
+        if body is not None and not body.replayable:
+            refused = "body_gone"
+        elif now + wait >= exchange.deadline:
+            refused = "deadline"
+        elif not free:
+            self._give_back()
+            self._retrying = cluster.budget.take(cluster.active)
+            refused = "" if self._retrying else "budget"
+        proxy.metrics.upstream_retries.inc(cluster.name, refused or "tried")
+        if refused:
             return False
-        wait = backoff(exchange.attempts, retry.backoff_base_s, retry.backoff_max_s, proxy.random)
-        if now + wait >= exchange.deadline:
-            proxy.metrics.upstream_retries.inc(cluster.name, "deadline")
-            return False
-        if not self._retrying and not cluster.budget.take(cluster.active):
-            proxy.metrics.upstream_retries.inc(cluster.name, "budget")
-            return False
-        self._retrying = True
-        proxy.metrics.upstream_retries.inc(cluster.name, "tried")
-        self._end_attempt(now, ok=False, outcome=why)
-        if self._body is not None:
-            self._body.detach()
+        self._end_attempt(now, ok=ok, outcome=outcome)
+        if body is not None:
+            body.detach()
         self._waiting = proxy.clock.callLater(wait, self._again)
         return True
 
     def _again(self) -> None:
         self._waiting = None
-        if not self._over:
-            self._attempt(self._proxy.clock.seconds())
+        now = self._proxy.clock.seconds()
+        try:
+            self._attempt(now)
+        except Problem as problem:
+            self._end(now, ok=None)
+            self._proxy.refuse(self._exchange, problem)
+
+    def _give_back(self) -> None:
+        if self._retrying:
+            self._retrying = False
+            self._proxy.cluster.budget.give_back()
 
     # Ends.
 
     def _end_attempt(self, now: float, *, ok: bool | None, outcome: str) -> None:
         member, self._member = self._member, None
+        # It knows this object: without a circle, both go when the request does.
+        self._call = None
         if member is not None:
-            self._proxy.cluster.ended(member, now, ok=ok)
-            self._proxy.metrics.upstream_attempts.inc(self._proxy.cluster.name, outcome)
+            cluster = self._proxy.cluster
+            cluster.ended(member, now, ok=ok)
+            self._proxy.metrics.upstream_attempts.inc(cluster.name, outcome)
 
-    def _finish(self, *, ok: bool | None) -> None:
+    def _end(self, now: float, *, ok: bool | None, outcome: str = "") -> None:
+        """End the attempt, if one is under way, and the whole."""
         if self._over:
             return
         self._over = True
-        proxy = self._proxy
-        if self._retrying:
-            proxy.cluster.budget.give_back()
-        proxy.cluster.finished(proxy.clock.seconds(), ok=ok)
+        self._end_attempt(now, ok=ok, outcome=outcome or ("ok" if ok else "error"))
+        self._give_back()
+        self._body = None
+        self._proxy.cluster.finished(self._admission, now, ok=ok)
 
     def _gone(self) -> None:
         """The client left, or the node gave up: nothing may go on running for it."""
@@ -277,101 +313,10 @@ class Passing:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        now = self._proxy.clock.seconds()
-        self._end_attempt(now, ok=None, outcome="cancelled")
         if self._call is not None:
             self._call.cancel()
-        self._finish(ok=None)
+        self._end(self._proxy.clock.seconds(), ok=None, outcome="cancelled")
 
 
-class _Body:
-    """
-    The request's body on its way up (``ports.http.BodyReceiver``), and what holds it back.
-
-    Small bodies are kept until the response head, for a second attempt; a body that has outgrown
-    that is gone once it was sent.
-    """
-
-    __slots__ = ("_asked", "_call", "_ended", "_exchange", "_kept", "_kept_bytes", "_max_kept", "replayable")
-
-    def __init__(self, exchange: Exchange, max_kept: int) -> None:
-        self._exchange = exchange
-        self._call: Call | None = None
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
-        self._max_kept = max_kept
-        self._asked = False
-        self._ended = False
-        self.replayable = True
-
-    def ask(self) -> None:
-        """
-        Let the client send it; what is here already comes at once.
-        """
-        if not self._asked:
-            self._asked = True
-            self._exchange.downstream.receive(self)
-
-    def so_far(self) -> tuple[bytes, bool]:
-        """
-        What there is to send with the head, and whether it is all.
-        """
-        return b"".join(self._kept), self._ended
-
-    def attach(self, call: Call) -> None:
-        """
-        Send what comes from now on over *call*.
-        """
-        self._call = call
-        if not self._ended:
-            call.register(self)
-        if not self.replayable:
-            self._kept.clear()
-
-    def detach(self) -> None:
-        """
-        The attempt failed; keep what comes for the next one, which takes it from the beginning.
-        """
-        self._call = None
-        if not self._ended:
-            self._exchange.downstream.pause_body()
-
-    def received(self, data: bytes, ended: bool) -> None:
-        """
-        Take more of the body.
-        """
-        self._ended = ended
-        call = self._call
-        if data and (self.replayable or call is None):
-            self._kept.append(data)
-            self._kept_bytes += len(data)
-            if self._kept_bytes > self._max_kept:
-                self.replayable = False
-                if call is not None:
-                    self._kept.clear()
-        if call is None:
-            return
-        if data:
-            call.write(data)
-        if ended:
-            trailers = self._exchange.downstream.trailers
-            call.finish(trailer_block(trailers, frozenset()) if trailers else b"")
-
-    # Held back by the backend's transport, under Twisted's names.
-
-    def pauseProducing(self) -> None:
-        """
-        The backend is slower than the client.
-        """
-        self._exchange.downstream.pause_body()
-
-    def resumeProducing(self) -> None:
-        """
-        The backend takes more.
-        """
-        self._exchange.downstream.resume_body()
-
-    def stopProducing(self) -> None:
-        """
-        The attempt is over; its end is told elsewhere.
-        """
+def _is_well(status: int) -> bool:
+    return status < _BROKEN or status in _NOT_BROKEN

@@ -22,11 +22,14 @@ from gateway.telemetry.metrics import Metrics
 from gateway.upstream.cluster import Cluster
 from gateway.upstream.passing import Passing
 from gateway.upstream.pool import Pool
+from gateway.upstream.request_body import RequestBody
 
 __all__ = ["Proxy"]
 
 MAX_VIA = 3
-"""How often our own pseudonym may already stand in ``Via``."""
+"""How often our own pseudonym may already stand in ``Via``; then it is a loop (RFC 9110, section 7.6.3)."""
+
+FAIR_SHARE = 0.5
 
 
 class Proxy:
@@ -35,7 +38,7 @@ class Proxy:
 
     Args:
         drop: Names a client may not set, for ``core.headers.request_block``.
-        identity_block: The header lines that tell this upstream who calls.
+        identity_block: Makes the header lines that tell this upstream who calls.
         pseudonym: Ours, in ``Via``.
         refuse: The node's way to answer with a problem.
         random: Evenly from 0 to 1.
@@ -57,18 +60,20 @@ class Proxy:
     ) -> None:
         self.cluster = cluster
         self.section = section
-        self.retry = section.retry
         self.methods = frozenset(method.encode("ascii") for method in section.retry.methods)
         self.statuses = frozenset(section.retry.statuses)
         self.drop = drop
-        self.identity_block = identity_block
         self.refuse = refuse
         self.clock = clock
         self.random = random
         self.metrics = metrics
+        whole_s = section.timeout_s if route.timeout_s is None else route.timeout_s
+        self.fair_s = FAIR_SHARE * (whole_s if section.try_timeout_s is None else min(whole_s, section.try_timeout_s))
+        """A target that had less than this is not to blame for a time-out."""
+        self._identity_block = identity_block
         self._pseudonym = pseudonym.encode("ascii")
-        self._via = b"Via: 1.1 %b\r\n" % self._pseudonym
-        self.response_lines = self._via
+        self._via = (b"Via: 1.0 %b\r\n" % self._pseudonym, b"Via: 1.1 %b\r\n" % self._pseudonym)
+        self.response_lines = self._via[1]
         """Header lines added to every relayed answer."""
         self._prefix = (route.strip_prefix or "").rstrip("/").encode("ascii")
         self._host = section.host.encode("ascii") if section.host not in {None, "client"} else None
@@ -77,17 +82,28 @@ class Proxy:
     def handle(self, exchange: Exchange) -> None:
         """
         Ask the upstream.
+
+        Raises:
+            Problem: ``loop_detected``; or the upstream takes nothing now (``Cluster.admit``).
         """
         head = exchange.head
-        via = self._via if b"via" not in head.fields else self._joined_via(head)
+        via = self._via[head.minor] if b"via" not in head.fields else self._joined_via(head)
         identity = exchange.identity
+        # The gateway's own lines last: no header of a client's can take one of them away.
         block = b"%b%b%b%b" % (
             request_block(head, self.drop),
             exchange.outbound_block,
             via,
-            self.identity_block(identity) if identity is not None else b"",
+            self._identity_block(identity) if identity is not None else b"",
         )
         Passing(self, exchange, self._target(exchange), block).begin()
+
+    def body(self, exchange: Exchange) -> RequestBody:
+        """
+        Make what takes the body of *exchange* to a backend.
+        """
+        section = self.section
+        return RequestBody(exchange, section.retry.max_body_bytes, section.try_timeout_s, self.drop, self.clock.seconds)
 
     def authority(self, pool: Pool, head: RequestHead) -> bytes:
         """
@@ -103,9 +119,10 @@ class Proxy:
         path: bytes = exchange.target.path
         prefix = self._prefix
         if prefix and path.startswith(prefix):
-            path = path[len(prefix) :] or b"/"
-            if path[:1] != b"/":
-                path = b"/" + path
+            rest = path[len(prefix) :]
+            # Only whole segments: "/api" is not the beginning of "/apis".
+            if not rest or rest[:1] == b"/":
+                path = rest or b"/"
         return b"%b?%b" % (path, exchange.query) if exchange.query else path
 
     def _joined_via(self, head: RequestHead) -> bytes:
@@ -113,4 +130,4 @@ class Proxy:
         own = sum(token.endswith(b" " + self._pseudonym.lower()) for token in tokens_of(values))
         if own >= MAX_VIA:
             raise Problem("loop_detected")
-        return b"Via: %b, 1.1 %b\r\n" % (b", ".join(values), self._pseudonym)
+        return b"Via: %b, 1.%d %b\r\n" % (b", ".join(values), head.minor, self._pseudonym)
