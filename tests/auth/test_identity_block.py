@@ -148,6 +148,21 @@ def test_minted_token_is_verified_by_the_published_keys() -> None:
         jwt.decode(presented, key, algorithms=["ES256"], audience="billing", options=options)
 
 
+def test_minted_token_states_what_was_selected() -> None:
+    """
+    Claims that the upstream asked for are carried over, where there are; none replaces one of the gateway's.
+    """
+    minter = Minter("gw", Watch())
+    caller = identity(roles=["player"], exp=1, email="a@example")
+    presented = minter.mint(caller, "players", ("roles", "scope", "sub", "exp"))
+    options: Any = {"verify_signature": False}
+    claims = jwt.decode(presented, options=options)
+    assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti", "roles"}
+    assert (claims["sub"], claims["exp"], claims["roles"]) == ("alice", int(NOW) + 60, ["player"])
+    section = Upstream("players", identity="minted", minted_claims=("roles",))
+    assert jwt.decode(identity_block(section, minter)(caller).split()[-1], options=options)["roles"] == ["player"]
+
+
 def test_minted_token_is_used_for_half_its_life() -> None:
     """
     The same token goes out for 30 s, then a new one with another ``jti``; also when the clock was set back.

@@ -114,6 +114,25 @@ async def test_rotation_refuses_nobody() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_rotation_without_key_ids_refuses_nobody() -> None:
+    """
+    Where neither tokens nor keys have ids, a signature that does not fit brings the new key, once in 30 s.
+    """
+    async with issuing(start=False) as it:
+        it.server.document = jwks(jwk("P-256", None))
+        await it.started()
+        assert await it.judged(signed(None)) == "alice"
+        it.server.document = jwks(jwk("P-256-other", None))
+        assert await it.judged(signed(None, "P-256-other")) == "alice"
+        assert await it.judged(signed(None)) == "signature"
+        assert await it.judged(signed("k9", "P-256-other")) == "alice"
+        assert it.server.asked == 2
+        it.clock.advance(30)
+        assert await it.judged(signed(None)) == "signature"
+        assert it.server.asked == 3
+
+
+@pytest_twisted.ensureDeferred
 async def test_key_replaced_under_its_name_ends_what_it_verified() -> None:
     """
     Another key under the same id is another key: remembered tokens of the old one are refused.

@@ -16,6 +16,8 @@ from gateway.core.identity import Identity
 __all__ = ["check_header", "checked"]
 
 MAX_KID: Final = 256
+MAX_NAME: Final = 256
+"""Characters of ``sub``, ``jti`` and ``sid``: they go into headers, logs and the keys of stores."""
 END_OF_TIME: Final = 253402300800.0
 """The year 10000; a date beyond is a mistake or a trick (RFC 3339 cannot write it)."""
 
@@ -63,7 +65,7 @@ def checked(claims: dict[str, Any], issuer: Issuer, token: bytes, now: float) ->
         if name not in claims:
             raise refused("claim_missing")
     subject = claims["sub"]
-    if type(subject) is not str or not subject:
+    if type(subject) is not str or not 0 < len(subject) <= MAX_NAME:
         raise refused("claim_type")
     _check_audience(claims["aud"], issuer.audience)
     expires_at = _date(claims["exp"])
@@ -126,7 +128,7 @@ def _text(claims: dict[str, Any], name: str) -> str | None:
         return None
     value = claims[name]
     # Revocation goes by these; one that is no text could never be named there.
-    if type(value) is not str or not value:
+    if type(value) is not str or not 0 < len(value) <= MAX_NAME:
         raise refused("claim_type")
     return value
 

@@ -45,8 +45,10 @@ def identity_block(section: Upstream, minter: Minter) -> Block:
     if section.identity == "token":
         return _token
     if section.identity == "minted":
-        name = section.name
-        return _Minted(lambda identity: b"Authorization: Bearer %b\r\n" % minter.mint(identity, name), minter.wall)
+        name, carried = section.name, section.minted_claims
+        return _Minted(
+            lambda identity: b"Authorization: Bearer %b\r\n" % minter.mint(identity, name, carried), minter.wall
+        )
     return lambda _: b""
 
 

@@ -54,12 +54,16 @@ class Minter:
         """
         return {"keys": [dict(self._public)]}
 
-    def mint(self, identity: Identity, upstream: str) -> bytes:
+    def mint(self, identity: Identity, upstream: str, carried: tuple[str, ...] = ()) -> bytes:
         """
         Sign a token about *identity* that *upstream* alone may take, good for 60 s from now.
+
+        Args:
+            carried: Claims of the caller's own token to state again, where it has them.
         """
         now = int(self.wall())
         claims = {
+            **{name: identity.claims[name] for name in carried if name in identity.claims},
             "iss": self._issuer,
             "aud": upstream,
             "sub": identity.subject,

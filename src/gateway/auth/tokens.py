@@ -14,6 +14,7 @@ spelling of a token is accepted, one token is one entry.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
 from twisted.internet.defer import Deferred
@@ -98,11 +99,16 @@ class JwtAuthenticator:
         algorithm, kid = check_header(compact.header, source.issuer)
         identity = checked(compact.claims, source.issuer, token, now)
         candidates = source.keys.candidates(kid, algorithm) if source.keys is not None else ()
-        if candidates:
-            return self._signed(compact, algorithm, candidates, identity, source.issuer, now)
+        if _verified(compact, algorithm, candidates):
+            return self._taken(identity, source.issuer, now)
+        # The very key it names did not sign it. Where nothing names a key, there may be a new one.
+        if kid is not None and any(key.kid == kid for key in candidates):
+            raise refused("signature")
         waiting = source.fresher()
         if waiting is None:
-            raise refused("key_unknown") if source.keys is not None else source.unavailable()
+            if source.keys is None:
+                raise source.unavailable()
+            raise refused("signature" if candidates else "key_unknown")
         return waiting.addCallback(lambda _: self._again(compact, algorithm, kid, identity, source, now))
 
     def _again(
@@ -111,15 +117,11 @@ class JwtAuthenticator:
         if source.keys is None:
             raise source.unavailable()
         candidates = source.keys.candidates(kid, algorithm)
-        if not candidates:
-            raise refused("key_unknown")
-        return self._signed(compact, algorithm, candidates, identity, source.issuer, now)
+        if not _verified(compact, algorithm, candidates):
+            raise refused("signature" if candidates else "key_unknown")
+        return self._taken(identity, source.issuer, now)
 
-    def _signed(
-        self, compact: Compact, algorithm: str, keys: list[Key], identity: Identity, issuer: Issuer, now: float
-    ) -> Identity:
-        if not any(key.verifies(algorithm, compact.signed, compact.signature) for key in keys):
-            raise refused("signature")
+    def _taken(self, identity: Identity, issuer: Issuer, now: float) -> Identity:
         if self._is_revoked(identity):
             raise refused("revoked")
         self._remember(identity, identity.expires_at + issuer.leeway_s, now)
@@ -145,3 +147,7 @@ class JwtAuthenticator:
     def _forget(self, issuer: str) -> None:
         """Keys of *issuer* are gone, and with them what they verified."""
         self._drop([token for token, (_, identity) in self._cache.items() if identity.issuer == issuer])
+
+
+def _verified(compact: Compact, algorithm: str, keys: Iterable[Key]) -> bool:
+    return any(key.verifies(algorithm, compact.signed, compact.signature) for key in keys)

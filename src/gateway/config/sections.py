@@ -224,7 +224,10 @@ class AdminKey:
     name: str = field(metadata=_("For the log."))
     secret: Secret = field(metadata=_("Sent as `Authorization: Bearer …` or `X-API-Key`; at least 16 characters."))
     scopes: tuple[str, ...] = field(
-        metadata=_("What it may do: `read`, `operate` (reload), `revoke`, `publish`, `presence`, …; `*` is everything.", least=1)
+        metadata=_(
+            "What it may do: `read`, `operate` (reload), `revoke`, `publish`, `presence`, …; `*` is everything.",
+            least=1,
+        )
     )
 
 

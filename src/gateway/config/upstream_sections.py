@@ -128,6 +128,10 @@ class Upstream:
         default=(),
         metadata=_('Header name to claim path, for instance `{ X-User-Roles = "claims.roles" }`.', table=True),
     )
+    minted_claims: tuple[str, ...] = field(
+        default=(),
+        metadata=_("Claims of the caller's token that a minted one states too, such as `scope` and `roles`."),
+    )
     balance: Literal["least_requests", "round_robin"] = field(
         default="least_requests",
         metadata=_("Of two targets drawn by chance the one with fewer requests under way; or in turn."),

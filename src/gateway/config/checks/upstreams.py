@@ -25,6 +25,7 @@ _method = re.compile(r"[A-Z][A-Z0-9-]*").fullmatch
 
 _OURS: Final = (b"x-user-", b"x-auth-", b"x-gateway-")
 _NOT_FOR_CLAIMS: Final = frozenset(("authorization", "cookie", "content-type", "content-encoding", "x-user-id"))
+_STATED_BY_GATEWAY: Final = frozenset(("iss", "aud", "sub", "iat", "nbf", "exp", "jti"))
 _RETRIED: Final = frozenset((408, 425, 429, *range(500, 600))) - {501, 505}
 _HTTP: Final = "http://host:port, https://host:port or unix:/path"
 _GRPC: Final = "host:port, grpcs://host:port or unix:/path"
@@ -163,6 +164,11 @@ def _identity(upstream: Upstream, path: KeyPath, walk: Walk) -> None:
     here = (*path, "identity_headers")
     if upstream.identity_headers and upstream.identity != "headers":
         walk.fault(here, f"is never used: identity is {upstream.identity!r}", (*path, "identity"))
+    if upstream.minted_claims and upstream.identity != "minted":
+        walk.fault((*path, "minted_claims"), f"is never used: identity is {upstream.identity!r}", (*path, "identity"))
+    for index, claim in enumerate(upstream.minted_claims):
+        if claim in _STATED_BY_GATEWAY:
+            walk.fault((*path, "minted_claims", index), f"{claim!r} is stated by the gateway itself")
     seen: dict[str, str] = {}
     for name, source in upstream.identity_headers:
         entry = (*here, name)
