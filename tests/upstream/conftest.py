@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.backends.running import Lying
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from gateway.config.sections import Upstream
 from gateway.core.message import Header, ResponseHead
-from gateway.ports.http import Fault
+from gateway.ports.upstream import Fault
 from gateway.upstream.pool import Pool
 from gateway.upstream.target import Target
 
@@ -80,3 +81,35 @@ def pools() -> Iterator[Pools]:
     yield make
     for pool in made:
         pool.abort()
+
+
+@pytest.fixture(scope="module")
+def farm() -> Iterator[list[Lying]]:
+    """
+    Lying backends of this module; started when asked for, ended with it.
+    """
+    running: list[Lying] = []
+    yield running
+    for backend in running:
+        backend.stop()
+
+
+Lies = Callable[[], Lying]
+
+
+@pytest.fixture
+def lying(farm: list[Lying]) -> Lies:
+    """
+    Hand out backends that remember nothing of other tests.
+    """
+    used: list[Lying] = []
+
+    def hand_out() -> Lying:
+        if len(used) == len(farm):
+            farm.append(Lying())
+        backend = farm[len(used)]
+        used.append(backend)
+        backend.forget()
+        return backend
+
+    return hand_out

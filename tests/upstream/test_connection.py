@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from gateway.core.message import CHUNKED
-from gateway.ports.http import Fault
+from gateway.ports.upstream import Fault
 from gateway.upstream.pool import Pool
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n"

@@ -7,7 +7,6 @@ because a jar shared by all callers carries one user's session into another's re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +25,8 @@ from zope.interface import implementer
 
 from gateway.config.sections import Upstream, UpstreamTls
 from gateway.core.message import CHUNKED, Header, ResponseHead
-from gateway.ports.http import Fault
-from gateway.upstream.connection import Call
+from gateway.ports.upstream import Fault
+from gateway.upstream.call import Call
 from gateway.upstream.pool import Pool
 from gateway.upstream.target import BadTarget, Target
 
@@ -265,7 +264,7 @@ class Fetched(NamedTuple):
     """A response read to its end."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: list[Header]
     body: bytes
 
 
@@ -334,10 +333,7 @@ class Fetcher:
             original = response.original
             original.deliverBody(collect)
             body = await collect.done
-            headers = {
-                name.decode("latin-1").lower(): values[-1].decode("latin-1")
-                for name, values in original.headers.getAllRawHeaders()
-            }
+            headers = [(name, value) for name, values in original.headers.getAllRawHeaders() for value in values]
             return Fetched(original.code, headers, body)
 
         return Deferred.fromCoroutine(read()).addTimeout(timeout_s, self._reactor)

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from gateway.config.sections import Upstream
 from gateway.core.message import Header, ResponseHead
-from gateway.ports.http import Fault
+from gateway.ports.upstream import Fault
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.cluster import Cluster
 from gateway.upstream.health import HealthChecks

@@ -18,9 +18,10 @@ from gateway.core.backoff import backoff, retry_after_s
 from gateway.core.headers import response_block, trailer_block
 from gateway.core.message import Header, ResponseHead
 from gateway.core.problems import CATALOGUE, Problem
-from gateway.ports.http import Exchange, Fault
+from gateway.ports.http import Exchange
+from gateway.ports.upstream import Fault
+from gateway.upstream.call import Call
 from gateway.upstream.cluster import Member
-from gateway.upstream.connection import Call
 from gateway.upstream.pool import Pool
 from gateway.upstream.request_body import RequestBody
 

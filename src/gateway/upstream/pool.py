@@ -25,8 +25,9 @@ from twisted.python.failure import Failure
 from gateway.config.sections import Upstream
 from gateway.core.message import CHUNKED
 from gateway.net.transports import DirectReactor, is_reset
-from gateway.ports.http import Fault, ResponseReceiver
-from gateway.upstream.connection import Call, Connection
+from gateway.ports.upstream import Fault, ResponseReceiver
+from gateway.upstream.call import Call
+from gateway.upstream.connection import Connection
 from gateway.upstream.target import Target
 from gateway.upstream.tls import client_options
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from gateway.core.headers import trailer_block
 from gateway.ports.http import Exchange
-from gateway.upstream.connection import Call
+from gateway.upstream.call import Call
 
 __all__ = ["RequestBody"]
 
