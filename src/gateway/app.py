@@ -32,6 +32,7 @@ from gateway.config.load import ConfigErrors, load
 from gateway.config.sections import Config, Route
 from gateway.core.address import AddressRule
 from gateway.core.headers import identity_names
+from gateway.core.identity import Identity
 from gateway.core.problems import Problem
 from gateway.core.routes import Entry, RouteTable
 from gateway.memory.revocations import MemoryRevocations
@@ -50,7 +51,7 @@ from gateway.upstream.backends import Backends
 from gateway.upstream.proxy import Proxy
 from gateway.web.admin import AdminPort, Operations
 from gateway.web.factory import ChannelFactory
-from gateway.web.health import HEALTH_PATHS, READY_PATHS, Alive, Ready
+from gateway.web.health import HEALTH_PATHS, READY_PATHS, Alive, Options, Ready
 from gateway.web.listen import Listening, listen
 from gateway.web.tls import CertificateFault
 
@@ -93,7 +94,7 @@ class Gateway:
         self.fetch = Fetcher(reactor)
         self.revocations = MemoryRevocations(wall)
         self.minter = Minter(config.server, wall)
-        self.keys = KeyRing(config.auth, self.fetch, reactor, wall, self._event)
+        self.keys = KeyRing(config.auth, self.fetch, reactor, self._keys_event)
         self.authenticator = JwtAuthenticator(config.auth, self.keys, self.revocations)
 
         # Upstreams, and the edge in front of them.
@@ -143,12 +144,18 @@ class Gateway:
         """
         The filters in their order, and every path with what it leads to.
         """
-        routes = RouteTable([*self._own_paths(), *(self._entry(route, config) for route in config.route if route.path)])
+        tell = {upstream.name: identity_block(upstream, self.minter) for upstream in config.upstream}
+        routes = RouteTable(
+            [
+                *self._own_paths(),
+                *(self._entry(route, config, tell[route.upstream]) for route in config.route if route.path),
+            ]
+        )
         filters: tuple[Filter, ...] = (
             ClientAddress(AddressRule(config.listen.trusted_proxies)),
             Trace(random.getrandbits),
             # Limits per address belong here: before a token costs anything.
-            Match(routes),
+            Match(routes, ServedRoute("_options", Options(), auth=False)),
             # CORS belongs here: a preflight has no token.
             Credentials(self.authenticator, CredentialSource(config.auth), check_scopes, self.wall),
             # Limits per user belong here, and after the rule idempotency.
@@ -165,7 +172,7 @@ class Gateway:
             *(Entry(path, asked, ready) for path in READY_PATHS),
         ]
 
-    def _entry(self, route: Route, config: Config) -> Entry[ServedRoute]:
+    def _entry(self, route: Route, config: Config, tell: Callable[[Identity], bytes]) -> Entry[ServedRoute]:
         section = next(upstream for upstream in config.upstream if upstream.name == route.upstream)
         handler = Proxy(
             self.backends.cluster(route.upstream),
@@ -173,7 +180,7 @@ class Gateway:
             route,
             drop=identity_names(name for upstream in config.upstream for name, _ in upstream.identity_headers)
             | {b"authorization"},
-            identity_block=identity_block(section, self.minter, self.wall),
+            identity_block=tell,
             pseudonym=config.server,
             refuse=self._refuse,
             clock=self.reactor,
@@ -252,23 +259,21 @@ class Gateway:
             change_backends = self.backends.prepare(config.upstream)
             change_listeners, restart = self.listening.prepare(config.listen.clients)
             change_keys = self.keys.prepare(config.auth)
-            before = self.config
-            change_backends()
-            change_keys()
-            self.authenticator.configure(config.auth)
             self._load_revocations(config)
-            plan = self._plan(config)
         except (ConfigErrors, CertificateFault, OSError, ValueError) as error:
             self.reload_fault = str(error)
             self.metrics.config_reloads.inc("refused")
             self._event("config.refused", {"config": str(self.path), "faults": self.reload_fault.splitlines()})
             return self.reload_fault.splitlines()
+        before, self.config = self.config, config
+        change_backends()
         change_listeners()
-        self.edge.plan = plan
+        change_keys()
+        self.authenticator.configure(config.auth)
+        self.edge.plan = self._plan(config)
         self.site.configure(config.limits)
         self.logs.set_level(config.log.level)
         self.admin.configure(config.listen, config.admin_key)
-        self.config = config
         self.reload_fault = ""
         self.metrics.config_reloads.inc("taken")
         self.log.info("config.taken", digest=config.digest, before=before.digest, needs_restart=restart)
@@ -289,6 +294,9 @@ class Gateway:
         self.site.drain()
         deadline = self.reactor.seconds() + config.drain_timeout_s
         while self.edge.open and self.reactor.seconds() < deadline:
+            await deferLater(self.reactor, DRAIN_LOOK_S)
+        emptied = self.site.emptied()
+        while not emptied.called and self.reactor.seconds() < deadline:
             await deferLater(self.reactor, DRAIN_LOOK_S)
         given_up = list(self.edge.open)
         for exchange in given_up:
@@ -345,6 +353,10 @@ class Gateway:
         possible = max(hard - DESCRIPTORS_RESERVED - backends, hard // 4)
         self.log.info("descriptors.raised", before=soft, now=hard, most_connections=possible)
         return possible
+
+    def _keys_event(self, event: str, *, issuer: str, detail: str) -> None:
+        level = self.log.info if event == "keys.fetched" else self.log.warning
+        level(event, issuer=issuer, detail=detail)
 
     def _event(self, event: str, fields: dict[str, Any]) -> None:
         self.log.warning(event, **fields)

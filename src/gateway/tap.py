@@ -119,13 +119,13 @@ class GatewayService(Service):
         """
         if isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._bridge)
-        super().setServiceParent(parent)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
         """
         Open everything; twistd has forked and is about to run the reactor.
         """
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         from gateway.app import Gateway
 
         self._sink.start()
@@ -171,7 +171,7 @@ class GatewayService(Service):
         """
         Drain and close; a second signal ends the process at once.
         """
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _signal, _frame: os._exit(1))
         stopping = Deferred.fromCoroutine(self._gateway.stop()) if self._gateway is not None else succeed(None)

@@ -6,7 +6,7 @@ Source: the protocol's published definitions; ours are in ``protos/gateway/wire/
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from google.protobuf.message import DecodeError
 
@@ -168,10 +168,10 @@ def _connected(result: c.Connected) -> pb.ConnectResult:
     )
 
 
-_DONE = {
-    c.Unsubscribe: {"unsubscribe": pb.UnsubscribeResult()},
-    c.Publish: {"publish": pb.PublishResult()},
-    c.Ping: {"ping": pb.PingResult()},
+_DONE: dict[type[c.Request], Callable[[int], pb.Reply]] = {
+    c.Unsubscribe: lambda id_: pb.Reply(id=id_, unsubscribe=pb.UnsubscribeResult()),
+    c.Publish: lambda id_: pb.Reply(id=id_, publish=pb.PublishResult()),
+    c.Ping: lambda id_: pb.Reply(id=id_, ping=pb.PingResult()),
 }
 _PING = delimited(b"")
 
@@ -211,7 +211,7 @@ class CentrifugeProtobuf:
             case c.RpcDone():
                 return _reply(pb.Reply(id=id_, rpc=pb.RPCResult(data=result.data)))
             case c.Done():
-                return _reply(pb.Reply(id=id_, **_DONE[result.request]))
+                return _reply(_DONE[result.request](id_))
             case c.Subscribed():
                 return _reply(pb.Reply(id=id_, subscribe=_subscribed(result)))
             case c.Connected():

@@ -97,16 +97,23 @@ class Trace:
 class Match:
     """
     The one canonical path, and the route it has.
+
+    Args:
+        server: What ``OPTIONS *`` leads to, which asks about the server and has no path.
     """
 
-    def __init__(self, routes: RouteTable[ServedRoute]) -> None:
+    def __init__(self, routes: RouteTable[ServedRoute], server: ServedRoute | None = None) -> None:
         self._match = routes.match
+        self._server = server
 
     def __call__(self, exchange: Exchange) -> None:
         """
         Find the route.
         """
         head = exchange.head
+        if head.target == b"*" and self._server is not None:
+            exchange.route = self._server
+            return
         exchange.target = target = canonical(head.target)
         exchange.query = target.query
         match = self._match(target, head.method)

@@ -33,7 +33,8 @@ _TWISTED_LEVELS = {
     LogLevel.error: "error",
     LogLevel.critical: "critical",
 }
-_NOISE = ("Starting factory", "Stopping factory")
+# twistd finds its plugins without their cache too; a read-only installation is nothing to report.
+_NOISE = ("Starting factory", "Stopping factory", "Unable to write to plugin cache")
 
 
 def _bounded(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -131,8 +132,8 @@ class LogsBridge(logging.Handler):
         """Take a twisted.logger event."""
         level = _TWISTED_LEVELS.get(event.get("log_level"), "info")
         text = formatEvent(event)
-        if text.startswith(_NOISE):
-            return
+        if text.startswith(_NOISE) or (level == "info" and event.get("log_namespace") == "log_legacy"):
+            return  # Twisted's own account of ports and factories; ours says which and why.
         failure = event.get("log_failure")
         fields: dict[str, Any] = {"source": event.get("log_namespace", "")}
         if failure is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from gateway.core.problems import Problem
 from gateway.ports.http import Exchange
 
-__all__ = ["HEALTH_PATHS", "READY_PATHS", "Alive", "Ready"]
+__all__ = ["HEALTH_PATHS", "READY_PATHS", "Alive", "Options", "Ready"]
 
 HEALTH_PATHS = ("/health", "/livez")
 READY_PATHS = ("/ready", "/readyz")
@@ -58,3 +58,15 @@ class Ready:
         if reason:
             raise Problem("not_ready", headers=((b"Retry-After", b"1"),), reason=reason)
         _say(exchange, b'{"status":"ready"}')
+
+
+class Options:
+    """
+    Answers ``OPTIONS *``: what the server as a whole takes (RFC 9110, section 9.3.7).
+    """
+
+    def handle(self, exchange: Exchange) -> None:
+        """
+        Answer.
+        """
+        exchange.start(204, b"", b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n", 0, b"", ended=True)
