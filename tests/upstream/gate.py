@@ -5,7 +5,7 @@ The gateway's own road from a client's socket to a backend's: channel, edge, pro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -137,26 +137,26 @@ class Gate:
         *,
         identity: Identity | None = ALICE,
         limits: Limits | None = None,
+        chance: Callable[[], float] | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.journal = Kept()
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.random = Random(4)
+        bits = Random(4)
+        self.chance = chance or bits.random
         self.backends = Backends(
-            reactor, self.random.random, self.metrics, lambda event, fields: self.events.append((event, fields))
+            reactor, self.chance, self.metrics, lambda event, fields: self.events.append((event, fields))
         )
         sections = {upstream.name: upstream for upstream in upstreams}
         self.backends.prepare(sections.values())()
-        table = RouteTable([self._entry(route, sections[route.upstream]) for route in routes])
 
         def known(exchange: Exchange) -> None:
             exchange.identity = identity
 
-        self.edge = Edge(
-            Plan((ClientAddress(AddressRule(())), Trace(self.random.getrandbits), Match(table), known), table),
-            clock().seconds,
-            self.journal,
-        )
+        self.edge = Edge(Plan((), RouteTable([])), clock().seconds, self.journal)
+        table = RouteTable([self._entry(route, sections[route.upstream]) for route in routes])
+        filters = (ClientAddress(AddressRule(())), Trace(bits.getrandbits), Match(table), known)
+        self.edge.plan = Plan(filters, table)
         self.site = ChannelFactory(self.edge, limits or Limits(), clock())
         self.clients: list[RawClient] = []
         self.listening: Listening
@@ -169,9 +169,9 @@ class Gate:
             drop=identity_names(["X-Role"]) | {b"authorization"},
             identity_block=lambda who: b"X-User-Id: %b\r\nX-Role: player\r\n" % who.subject.encode(),
             pseudonym="gateway",
-            refuse=lambda exchange, problem: self.edge.refuse(exchange, problem),
+            refuse=self.edge.refuse,
             clock=clock(),
-            random=self.random.random,
+            random=self.chance,
             metrics=self.metrics,
         )
         served = ServedRoute(
@@ -238,7 +238,7 @@ def upstream(*targets: str, name: str = "backend", **changes: Any) -> Upstream:
     """An upstream; a change named ``retry__attempts`` is one of its table ``retry``."""
     section = Upstream(name=name, http=targets)
     tables: dict[str, dict[str, Any]] = {}
-    for key, value in list(changes.items()):
+    for key in list(changes):
         table, _, inner = key.partition("__")
         if inner:
             tables.setdefault(table, {})[inner] = changes.pop(key)

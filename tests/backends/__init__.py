@@ -1,0 +1,3 @@
+"""
+Backends that run as processes of their own. Standard library only; nothing of the gateway.
+"""
