@@ -123,7 +123,7 @@ class Gateway:
         try:
             await self.admin.open(reactor)
         except BaseException:
-            await self.listening.stop()
+            self.listening.abandon()
             raise
         self._observe()
         self._listens = True

@@ -150,13 +150,14 @@ class GatewayService(Service):
         else:
             self._logs.logger().error("gateway.cannot_start", exception=failure.getTraceback())
         self._sink.stop()
-        if self._reactor.running:
-            os.write(2, text.encode() + b"\n")
-            os._exit(1)
-        # Not running yet: twistd ends by itself, and as a daemon it tells the waiting parent.
-        if self._daemon:
+        if self._daemon and not self._reactor.running:
+            # twistd tells its parent, which waits for this and writes it to the terminal.
             raise RuntimeError(text)
-        raise SystemExit(text)
+        # Not sys.stderr: twistd has made that a part of the log.
+        os.write(2, text.encode() + b"\n")
+        if self._reactor.running:
+            os._exit(1)
+        raise SystemExit(1)
 
     def _hang_up(self) -> None:
         if self._log_path is not None:

@@ -83,7 +83,10 @@ class AdminPort:
                     listeners = [Listener(endpoint) for endpoint in endpoints]
                     self._open.append((site, await listen(reactor, listeners, site)))
         except ListenFailed:
-            await self.close()
+            opened, self._open = self._open, []
+            for site, listening in opened:
+                listening.abandon()
+                site.stop()
             raise
 
     async def close(self) -> None:

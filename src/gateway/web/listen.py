@@ -156,6 +156,16 @@ class Listening:
         change, _ = self.prepare([listener for listener, _, _ in self._opened.values()])
         change()
 
+    def abandon(self) -> None:
+        """
+        Give up ports of a start that fails, without waiting for their end.
+
+        A daemon's parent hears of a failure only while the service starts: there is no later turn.
+        """
+        ports, self.ports = self.ports, []
+        for port in ports:
+            port.stopListening()
+
     async def stop(self) -> None:
         """
         Accept no more connections; those that are open are not touched.
@@ -185,6 +195,6 @@ async def listen(reactor: Any, listeners: Sequence[Listener], site: ChannelFacto
         for listener in listeners:
             await listening.open(direct, listener, site)
     except ListenFailed:
-        await listening.stop()
+        listening.abandon()
         raise
     return listening
