@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from demo.children import Children
+from demo.ports import free_port, taken
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -78,34 +77,15 @@ def settle(name: str, port: int) -> int:
     """
     Return *port*, or a free one for 0.
 
-    Free ones are taken from below the range that outgoing connections use: those come and go.
-
     Raises:
         CannotStart: somebody has it.
     """
-    if port:
-        why = taken(port)
-        if why:
-            raise CannotStart(f"port {port} of 127.0.0.1 cannot be used: {why}. Another one: {name}=… make demo")
-        return port
-    for _ in range(100):
-        port = random.randrange(10240, 32768)
-        if not taken(port):
-            return port
-    raise CannotStart("no free port was found")
-
-
-def taken(port: int) -> str:
-    """
-    Say why *port* cannot be listened on; empty if it can.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return (error.strerror or str(error)).lower()
-    return ""
+    if not port:
+        return free_port()
+    why = taken(port)
+    if why:
+        raise CannotStart(f"port {port} of 127.0.0.1 cannot be used: {why}. With another one: {name}=… make demo")
+    return port
 
 
 def start(children: Children, data: Path, environ: dict[str, str]) -> None:

@@ -1,0 +1,34 @@
+"""
+Which ports of this machine can be listened on.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+
+__all__ = ["free_port", "taken"]
+
+
+def taken(port: int) -> str:
+    """
+    Say why *port* of 127.0.0.1 cannot be listened on; empty if it can.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return ""
+
+
+def free_port() -> int:
+    """
+    Return a port that nobody listens on.
+
+    From below the range of outgoing connections: those take and leave ports all the time.
+    """
+    while taken(port := random.randrange(10240, 32768)):
+        pass
+    return port
