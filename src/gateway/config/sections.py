@@ -33,6 +33,8 @@ __all__ = [
     "Outlier",
     "Retry",
     "Route",
+    "RouteAnswer",
+    "RouteJson",
     "Secret",
     "Upstream",
     "UpstreamTls",
@@ -186,6 +188,39 @@ class Auth:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteJson:
+    """gRPC: how JSON is read and written on a route. `[route.json]`."""
+
+    proto_names: bool = field(default=False, metadata=_("Write `table_id` as the proto has it, not `tableId`."))
+    defaults: bool = field(default=False, metadata=_("Write fields that have their default too."))
+    nulls: bool = field(default=False, metadata=_("Write fields that are not set as null."))
+    int64_numbers: bool = field(default=False, metadata=_("Write 64-bit integers as numbers, which browsers round."))
+    enum_numbers: bool = field(default=False, metadata=_("Write enums as numbers."))
+    ignore_unknown_fields: bool = field(default=False, metadata=_("Drop members that are no field, instead of a 400."))
+    ignore_unknown_parameters: bool = field(default=False, metadata=_("Likewise query parameters."))
+    ignore_parameters: tuple[str, ...] = field(
+        default=(), metadata=_("Query parameters always dropped; `utm_*` stands for a beginning.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RouteAnswer:
+    """gRPC: how a reply becomes an answer. `[route.response]`."""
+
+    unwrap: str = field(default="", metadata=_("Path of the field that alone is sent."))
+    status: int = field(default=200, metadata=_("Status of a success; 204 sends no body.", least=200, most=299))
+    ok: str = field(default="", metadata=_("Path of a boolean that is false when the backend refused."))
+    error: str = field(default="", metadata=_("Path of the enum or string that says why it refused."))
+    message: str = field(default="", metadata=_("Path of a text for people, told as `detail`."))
+    statuses: tuple[tuple[str, str], ...] = field(
+        default=(), metadata=_('Status by error: `{ SEAT_TAKEN = "409", "*" = "422" }`.', table=True)
+    )
+    metadata: tuple[str, ...] = field(
+        default=(), metadata=_("Keys of the reply's metadata that become headers of the answer.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A path and what it leads to. `[[route]]`; the most specific one wins, whatever the order."""
 
@@ -215,6 +250,10 @@ class Route:
     set: tuple[tuple[str, str], ...] = field(
         default=(), metadata=_("gRPC: field to expression; a client can never set these.", table=True, cel=True)
     )
+    response_body: str = field(default="", metadata=_("gRPC: the field of the reply that is the answer's body."))
+    metadata: tuple[str, ...] = field(default=(), metadata=_("gRPC: request headers that are passed on as metadata."))
+    json: RouteJson = field(default_factory=RouteJson, metadata=_("gRPC: how JSON is read and written."))
+    response: RouteAnswer = field(default_factory=RouteAnswer, metadata=_("gRPC: how a reply becomes an answer."))
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ def _request(exchange: Exchange) -> Mapping[str, str]:
         "scheme": exchange.client_scheme,
         "address": exchange.client_host,
         "id": exchange.request_id,
+        # Without one from the client a request is its own: the same for each of its attempts.
+        "idempotency_key": exchange.head.fields.get(b"idempotency-key", b"").decode("latin-1") or exchange.request_id,
     }
 
 
