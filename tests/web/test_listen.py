@@ -13,6 +13,7 @@ import pytest_twisted
 from tests.web.harness import Served, eventually, hello, pause, request, serve, statuses
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import deferLater
 
 from gateway.config.sections import Listener
 from gateway.net.transports import DirectReactor
@@ -59,7 +60,7 @@ async def test_endpoints_that_cannot_be_opened(endpoint: str) -> None:
 @pytest_twisted.ensureDeferred
 async def test_port_in_use() -> None:
     """
-    All listeners open, or none: those before the one that fails are closed again.
+    All listeners open, or none: those before the one that fails are closed in the next turn.
     """
     served = await serve(hello)
     with socket.socket() as probe:
@@ -68,6 +69,7 @@ async def test_port_in_use() -> None:
     wanted = [Listener(f"tcp:{free}:interface=127.0.0.1"), Listener(f"tcp:{served.port}:interface=127.0.0.1")]
     with pytest.raises(ListenFailed, match="in use"):
         await listen(reactor, wanted, served.site)
+    await deferLater(reactor, 0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", free))
     await served.stop()
