@@ -126,18 +126,21 @@ class GatewayService(Service):
         Open everything; twistd has forked and is about to run the reactor.
         """
         super().startService()  # type: ignore[no-untyped-call]
-        from gateway.app import Gateway
-
         self._sink.start()
         logging.getLogger().addHandler(self._bridge)
-        self._gateway = Gateway(self._reactor, self._config, self._path, self._logs)
         failures: list[Failure] = []
-        starting = Deferred.fromCoroutine(self._gateway.start())
+        starting = Deferred.fromCoroutine(self._open())
         starting.addErrback(failures.append)
         if failures:
             self._cannot_start(failures[0])
         starting.addCallback(lambda _: self._cannot_start(failures[0]) if failures else None)
         signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reactor.callFromThread(self._hang_up))
+
+    async def _open(self) -> None:
+        from gateway.app import Gateway
+
+        self._gateway = Gateway(self._reactor, self._config, self._path, self._logs)
+        await self._gateway.start()
 
     def _cannot_start(self, failure: Failure) -> None:
         """
