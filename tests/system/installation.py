@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.system.dockerfile import Instruction, read_dockerfile
 
-__all__ = ["ROOT", "Installation", "install"]
+__all__ = ["ROOT", "Installation", "clone", "install"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD_S = 400
@@ -41,6 +41,14 @@ class Installation:
     def packages(self) -> Path:
         """Its site-packages."""
         return next((self.home / "lib").glob("python3*/site-packages"))
+
+
+def clone(installed: Installation, home: Path) -> Installation:
+    """
+    Return the same installation at *home*, for a test that changes it: hard links, so replace files, never write.
+    """
+    shutil.copytree(installed.home, home, symlinks=True, copy_function=os.link)
+    return Installation(home, installed.source)
 
 
 def install(shared: Path) -> Installation:

@@ -4,11 +4,13 @@ What cannot be served is said once, clearly, with an exit code, in the foregroun
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.system.installation import Installation, clone
 from tests.system.processes import config, run
 
 FOREGROUND = ["-n", "--pidfile="]
@@ -107,3 +109,19 @@ def test_unknown_option(twistd: str, tmp_path: Path) -> None:
     assert ended.returncode != 0
     assert "confg" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_a_fault_of_its_own(installed: Installation, tmp_path: Path) -> None:
+    """
+    What nobody foresaw is one line on the terminal, and a traceback in the log.
+    """
+    copy = clone(installed, tmp_path / "clone")
+    (copy.packages / "gateway" / "app.py").unlink()
+    config(tmp_path)
+    python, twistd = copy.program("python"), copy.program("twistd")
+    ended = run([python, twistd, "-n", "--pidfile=", "gateway", "--config", "gateway.toml"], tmp_path)
+    assert ended.returncode != 0
+    assert ended.stderr == "gateway: No module named 'gateway.app'\n"
+    last = json.loads(ended.stdout.splitlines()[-1])
+    assert last["event"] == "gateway.cannot_start"
+    assert "Traceback" in last["exception"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import stat
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.system.backend import Backend
-from tests.system.installation import Installation
+from tests.system.installation import Installation, clone
 from tests.system.processes import Answer, alive, ask, eventually, run, running, token
 
 SLOW = "/api/slow/1.5"
@@ -160,17 +159,15 @@ def test_read_only_installation_starts_silently(installed: Installation, tmp_pat
     """
     Where site-packages cannot be written and twistd's plugin cache is missing, nothing is said about it.
     """
-    clone = tmp_path / "clone"
-    # Hard links: another folder, the same files.
-    shutil.copytree(installed.home, clone, symlinks=True, copy_function=os.link)
-    plugins = next((clone / "lib").glob("python3*/site-packages/twisted/plugins"))
+    copy = clone(installed, tmp_path / "clone")
+    plugins = copy.packages / "twisted" / "plugins"
     (plugins / "dropin.cache").unlink()
     plugins.chmod(stat.S_IRUSR | stat.S_IXUSR)
     # root would write nevertheless.
     may_not = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    wrapper = [*may_not, str(clone / "bin" / "python")]
+    wrapper = [*may_not, copy.program("python")]
     try:
-        with running(str(clone / "bin" / "twistd"), tmp_path, wrapper=wrapper) as served:
+        with running(copy.program("twistd"), tmp_path, wrapper=wrapper) as served:
             served.end()
         assert not (plugins / "dropin.cache").exists()
     finally:
