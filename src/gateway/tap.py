@@ -129,18 +129,37 @@ class GatewayService(Service):
         self._sink.start()
         logging.getLogger().addHandler(self._bridge)
         failures: list[Failure] = []
-        starting = Deferred.fromCoroutine(self._open())
+        starting = Deferred.fromCoroutine(self._begin())
         starting.addErrback(failures.append)
         if failures:
             self._cannot_start(failures[0])
         starting.addCallback(lambda _: self._cannot_start(failures[0]) if failures else None)
         signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reactor.callFromThread(self._hang_up))
+        # The reactor takes these for itself when it begins to run.
+        self._reactor.callWhenRunning(self._take_signals)
 
-    async def _open(self) -> None:
+    async def _begin(self) -> None:
+        # Imported in here, so that whatever goes wrong is told: twistd's standard error is a log by now.
         from gateway.app import Gateway
 
         self._gateway = Gateway(self._reactor, self._config, self._path, self._logs)
         await self._gateway.start()
+
+    def _take_signals(self) -> None:
+        """
+        Stop at SIGTERM and SIGINT with exit code 0; left to twistd, a clean end would look like a death by the signal.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._asked_to_stop)
+
+    def _asked_to_stop(self, number: int, _frame: Any) -> None:
+        _end_at_next_signal()
+
+        def stop() -> None:
+            self._logs.logger().info("signal.received", signal=signal.Signals(number).name)
+            self._reactor.stop()
+
+        self._reactor.callFromThread(stop)
 
     def _cannot_start(self, failure: Failure) -> None:
         """
@@ -176,8 +195,7 @@ class GatewayService(Service):
         Drain and close; a second signal ends the process at once.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _signal, _frame: os._exit(1))
+        _end_at_next_signal()
         stopping = Deferred.fromCoroutine(self._gateway.stop()) if self._gateway is not None else succeed(None)
 
         def last_words(result: Any) -> Any:
@@ -185,3 +203,8 @@ class GatewayService(Service):
             return result
 
         return stopping.addBoth(last_words)
+
+
+def _end_at_next_signal() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _signal, _frame: os._exit(1))
