@@ -14,6 +14,7 @@ serve, slower and otherwise equal.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from typing import Any, cast
@@ -22,7 +23,15 @@ from twisted.internet import abstract, main, tcp, unix
 from twisted.internet.interfaces import IConnector, IListeningPort, IProtocol, IReactorFDSet, ITransport
 from zope.interface import directlyProvides, providedBy
 
-__all__ = ["DirectReactor", "is_reset", "pending_bytes", "set_write_limit", "switch_protocol", "unsupported"]
+__all__ = [
+    "DirectReactor",
+    "has_news",
+    "is_reset",
+    "pending_bytes",
+    "set_write_limit",
+    "switch_protocol",
+    "unsupported",
+]
 
 READ_BYTES = 64 * 1024
 _CLOSED = 7  # TCP_CLOSE, linux/include/net/tcp_states.h
@@ -266,6 +275,22 @@ def is_reset(transport: Any) -> bool:
     except (AttributeError, OSError):
         return False
     return bool(struct.unpack("B", info)[0] == _CLOSED)
+
+
+def has_news(transport: Any) -> bool:
+    """
+    Whether bytes, the end or a reset of *transport*'s socket wait to be read.
+
+    The reactor tells in its next turn; this asks the kernel now (one ``poll``), for a
+    connection on which nothing is expected. False if it cannot be told.
+    """
+    bottom = _socket_transport(transport)
+    try:
+        poll = select.poll()
+        poll.register(bottom.socket, select.POLLIN)
+        return bool(poll.poll(0))
+    except (AttributeError, TypeError, ValueError, OSError):
+        return False
 
 
 def switch_protocol(transport: ITransport, protocol: IProtocol) -> None:

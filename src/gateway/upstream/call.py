@@ -1,10 +1,16 @@
 """
 One request under way at a backend, whether its connection stands already or not.
+
+    CONNECTING --connection--> SENDING --finish--> SENT
+    any --end of the response, fault, cancel--> over
+
+What is written while it connects is kept, bounded: the producer is paused as it registers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gateway.core.message import CHUNKED
 from gateway.ports.http import Producer
@@ -19,45 +25,59 @@ __all__ = ["Call"]
 
 class Call:
     """
-    One request under way (``ports.http.UpstreamCall``).
+    One request under way (``ports.upstream.UpstreamCall``).
 
     Attributes:
+        connection: Over which it goes; None before there is one, and after its end.
+        give_up: Ends the attempt to connect; None when there is none.
+        connect_by: Monotonic seconds by which there must be a connection.
+        written: Bytes given to the connection's transport so far.
         sent: A byte of the request may have reached the backend.
-        moved: Something came since the last sweep.
+        answered: The response head was told.
+        finished: The request's body is whole.
+        moved: The response went on since the last sweep.
+        idle_since: Monotonic seconds of the sweep that saw the response go on; 0 before the first.
+        over: Nothing more is told or sent.
     """
 
     __slots__ = (
+        "_early",
+        "_left",
+        "_length",
+        "_pool",
         "answered",
-        "cancel_connect",
+        "connect_by",
         "connection",
         "deadline",
-        "early",
         "finished",
+        "give_up",
         "idle_body_s",
         "idle_since",
-        "length",
         "method",
         "moved",
         "over",
         "paused",
-        "pool",
         "producer",
         "receiver",
         "sent",
+        "written",
     )
 
-    def __init__(self, pool: Pool, receiver: ResponseReceiver, method: bytes, length: int) -> None:
-        self.pool = pool
+    def __init__(self, pool: Pool, receiver: ResponseReceiver, method: bytes, length: int, left: int) -> None:
+        self._pool = pool
         self.receiver = receiver
         self.method = method
-        self.length = length
+        self._length = length
+        self._left = left
+        self._early: list[bytes] | None = None
         self.connection: Connection | None = None
-        self.cancel_connect: Any = None
-        self.early: list[bytes] = []
+        self.give_up: Callable[[], object] | None = None
         self.producer: Producer | None = None
         self.deadline = 0.0
+        self.connect_by = 0.0
         self.idle_body_s = 0.0
         self.idle_since = 0.0
+        self.written = 0
         self.moved = False
         self.paused = False
         self.sent = False
@@ -65,13 +85,28 @@ class Call:
         self.finished = False
         self.over = False
 
+    @property
+    def has_body(self) -> bool:
+        """
+        Whether the request was announced with a body.
+        """
+        return self._length != 0
+
     def write(self, data: bytes) -> None:
         """
         Send more of the body.
         """
         if self.over or self.finished or not data:
             return
-        self._put(b"%x\r\n%b\r\n" % (len(data), data) if self.length == CHUNKED else data)
+        if self._length == CHUNKED:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        else:
+            self._left -= len(data)
+            if self._left < 0:
+                # Sent on, the rest would be taken for the next request.
+                self.fail("cancelled", "the request's body is longer than it was announced")
+                return
+        self._put(data)
 
     def finish(self, trailers: bytes = b"") -> None:
         """
@@ -79,32 +114,31 @@ class Call:
         """
         if self.over or self.finished:
             return
-        self.finished = True
-        if self.length == CHUNKED:
+        if self._length == CHUNKED:
             self._put(b"0\r\n%b\r\n" % trailers)
+        elif self._left:
+            self.fail("cancelled", "the request's body is shorter than it was announced")
+            return
+        self.finished = True
         if self.producer is not None and self.connection is not None:
             self.connection.transport.unregisterProducer()
         self.producer = None
 
     def _put(self, data: bytes) -> None:
         if self.connection is not None:
+            self.written += len(data)
             self.connection.transport.write(data)
+        elif self._early is None:
+            self._early = [data]
         else:
-            # Not connected yet; bounded, because the producer was paused when it registered.
-            self.early.append(data)
+            self._early.append(data)
 
     def cancel(self) -> None:
         """
         Give the request up.
         """
-        if self.over:
-            return
-        self.over = True
-        self.pool.active.pop(self, None)
-        if self.connection is not None:
-            self.connection.cut()
-        elif self.cancel_connect is not None:
-            self.cancel_connect()
+        if not self.over:
+            self._let_go()
 
     def pause(self) -> None:
         """
@@ -146,28 +180,43 @@ class Call:
         else:
             producer.pauseProducing()
 
-    def attach(self, connection: Connection) -> bytes:
+    def begin(self, connection: Connection, payload: bytes) -> None:
         """
-        Go on over *connection*; return what was written before it was there.
+        Go on over *connection*: send *payload* and what was written before it was there.
         """
         self.connection = connection
         self.sent = True
-        early = b"".join(self.early)
-        self.early.clear()
-        return early
-
-    def attached(self) -> None:
-        """
-        What came early is on its way: let the producer go on.
-        """
-        connection = self.connection
-        if connection is None:
-            return
+        early = self._early
+        if early is not None:
+            self._early = None
+            payload = b"".join((payload, *early))
+        self.written = len(payload)
+        transport = connection.transport
+        transport.write(payload)
         if self.paused:
-            connection.transport.pauseProducing()
+            transport.pauseProducing()
         if self.producer is not None:
-            connection.transport.registerProducer(self.producer, streaming=True)
+            transport.registerProducer(self.producer, streaming=True)
             self.producer.resumeProducing()
+
+    def end(self) -> bool:
+        """
+        The response is whole: nothing more is told or sent.
+
+        Returns:
+            Whether the request was whole, too.
+        """
+        self.over = True
+        connection, self.connection = self.connection, None
+        self._pool.active.pop(self, None)
+        producer = self.producer
+        if producer is not None:
+            self.producer = None
+            if connection is not None:
+                connection.transport.unregisterProducer()
+            # Nobody holds it back any more; what it writes from now on is dropped.
+            producer.resumeProducing()
+        return self.finished
 
     def fail(self, kind: str, detail: str = "") -> None:
         """
@@ -175,11 +224,16 @@ class Call:
         """
         if self.over:
             return
+        self._let_go()
+        self.receiver.failed(Fault(kind, detail, sent=self.sent, answered=self.answered))
+
+    def _let_go(self) -> None:
         self.over = True
-        self.pool.active.pop(self, None)
+        self._pool.active.pop(self, None)
+        self._early = None
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.cut()
-        elif self.cancel_connect is not None:
-            self.cancel_connect()
-        self.receiver.failed(Fault(kind, detail, sent=self.sent, answered=self.answered))
+        elif self.give_up is not None:
+            give_up, self.give_up = self.give_up, None
+            give_up()

@@ -1,37 +1,46 @@
 """
 One connection to a backend: HTTP/1.1 on llhttp, one exchange at a time.
 
-llhttp refuses most of what is ambiguous (two lengths, a length beside chunks, bare line ends,
-folded or broken headers); what it lets through is refused here: other transfer codings, chunks
-in HTTP/1.0, statuses beyond 599, heads without end, bytes that nobody asked for. After any of
-these the connection is cut and not used again. RFC 9112, sections 6.3 and 9.
+llhttp refuses most of what is ambiguous: two lengths, a length beside chunks, bare line ends,
+folded or broken headers, control bytes in values, odd chunk sizes. What it lets through and
+should not is refused here or in ``upstream.response``: RTSP and ICE, bodies of interim responses,
+more heads or trailers than may be. After any of these the connection is cut and not used again.
+
+What comes after the end of a response is nobody's: the response counts, whether its excess
+came in the same segment or a second later, and the connection does not. RFC 9112, sections 6.3 and 9.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import httptools
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from gateway.core.message import CHUNKED, Header, ResponseHead, values_of
+from gateway.core.message import Header, ResponseHead
+from gateway.net.transports import pending_bytes
 from gateway.upstream.call import Call
+from gateway.upstream.response import FRAMING, Framing, Unclear, final_head, is_interim, stays_open
+from gateway.upstream.tls import tls_fault
 
 if TYPE_CHECKING:
     from gateway.upstream.pool import Pool
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "TlsConnection"]
 
-MAX_INTERIM = 8
+MAX_INTERIM = 32
 """Most interim responses before a final one."""
 
-_VERSIONS = ("1.1", "1.0")
-_plain_reason = re.compile(rb"[\t -~\x80-\xff]*").fullmatch
-_LAST_STATUS = 599
-_NO_BODY = (204, 304)
+_FIRST = ord("H")  # Of HTTP; llhttp would take RTSP/1.0 and ICE/1.0 for HTTP/1.0.
+_NO_CONTENT = 204
+_NO_BODY = (_NO_CONTENT, 304)
+
+# What of a response is awaited.
+_HEAD, _BODY, _UNTIL_CLOSE, _NOTHING = range(4)
 
 
 class Connection(Protocol):
@@ -50,23 +59,20 @@ class Connection(Protocol):
         self._call: Call | None = None
         self.idle_since = 0.0
         self.forgotten = False
-        self._fresh(httptools.HttpResponseParser(self))
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._fresh()
 
-    def _fresh(self, parser: Any) -> None:
-        self._parser: Any = parser
+    def _fresh(self) -> None:
+        self._awaited = _HEAD
         self._headers: list[Header] = []
         self._reason = b""
         self._parts: list[bytes] = []
         self._response: ResponseHead | None = None
-        self._told = False
-        self._complete = False
         self._reusable = False
-        self._bodyless = False
-        self._until_close = False
-        self._broken = ""
-        self._head_bytes = 0
+        self._unclear = ""
+        self._spent_bytes = 0  # On heads; after the head on trailers and chunk framing.
         self._interim = 0
-        self._informs: list[tuple[int, list[Header]]] = []
+        self._informs: list[tuple[int, list[Header]]] | None = None
 
     def connectionMade(self) -> None:
         """
@@ -82,15 +88,16 @@ class Connection(Protocol):
         """
         self._call = call
         self.idle_since = 0.0
-        early = call.attach(self)
-        self.transport.write(payload + early if early else payload)
-        call.attached()
+        call.begin(self, payload)
 
     def cut(self) -> None:
         """
         Close at once; nobody is told.
         """
-        self._let_go()
+        self._call = None
+        self._parser = None  # It holds this connection, and this one it: no garbage in circles.
+        self._pool.forget(self)
+        self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -101,79 +108,86 @@ class Connection(Protocol):
             # Nobody asked: a late answer or an error before closing. Never a connection to use again.
             self.cut()
             return
-        call.moved = True
-        if self._response is None:
-            self._head_bytes += len(data)
+        if self._awaited == _HEAD:
+            if not self._spent_bytes and data[0] != _FIRST:
+                call.fail("malformed", "not HTTP")
+                return
+            self._spent_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._broken = "an upgrade that was not asked for"
+            self._unclear = "an upgrade that was not asked for"
         except httptools.HttpParserError as error:
-            self._broken = str(error)
-        self._tell(call)
-
-    def _tell(self, call: Call) -> None:
+            self._unclear = self._unclear or str(error)
         response = self._response
         if response is None:
-            if not self._broken and self._head_bytes > self._pool.max_head_bytes:
-                self._broken = "head too large"
-            if self._broken:
-                call.fail("malformed", self._broken)
-            elif self._informs:
-                self._inform(call)
-            return
-        ended = self._complete or self._bodyless
-        if self._broken and not ended:
-            call.fail("malformed", self._broken)
-            return
-        parts = self._parts
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        if parts:
-            self._parts = []
-        told = self._told
-        self._told = call.answered = True
-        if self._informs:
+            self._head_goes_on(call)
+        else:
+            self._tell(call, response, data)
+
+    def _head_goes_on(self, call: Call) -> None:
+        if self._unclear:
+            call.fail("malformed", self._unclear)
+        elif self._spent_bytes > self._pool.max_head_bytes:
+            call.fail("malformed", "head too large")
+        else:
             self._inform(call)
+
+    def _inform(self, call: Call) -> None:
+        informs, self._informs = self._informs, None
+        for status, headers in informs or ():
+            if not call.over:
+                call.receiver.informed(status, headers)
+
+    def _tell(self, call: Call, response: ResponseHead, read: bytes) -> None:
+        ended = self._awaited == _NOTHING
+        parts = self._parts
+        if not ended:
+            if parts:
+                self._spent_bytes = 0
+            elif call.answered:
+                self._spent_bytes += len(read)
+                if self._spent_bytes > self._pool.max_head_bytes:
+                    self._unclear = self._unclear or "more framing than body"
+            if self._unclear:
+                call.fail("malformed", self._unclear)
+                return
+        if self._informs is not None:
+            self._inform(call)
+            if call.over:
+                return
+        data = b""
+        if parts:
+            call.moved = True
+            data = parts.pop() if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+        answered = call.answered
+        call.answered = True
         if ended:
-            if self._bodyless:
-                self._reusable = self._reusable and not data
+            if call.method == b"HEAD":
+                self._reusable = self._reusable and not data and _ends_with_head(read)
                 data = b""
             self._end(call)
-        if not told:
+        if not answered:
             call.receiver.responded(response, data, ended)
         elif data or ended:
             call.receiver.received(data, ended)
 
-    def _inform(self, call: Call) -> None:
-        informs, self._informs = self._informs, []
-        for status, headers in informs:
-            call.receiver.informed(status, headers)
-
     def _end(self, call: Call) -> None:
         """The response is whole: give the connection back, or away."""
-        call.over = True
-        call.connection = None
         self._call = None
-        self._pool.active.pop(call, None)
-        if call.producer is not None:
-            self.transport.unregisterProducer()
-            call.producer.resumeProducing()
-            call.producer = None
-        if self._reusable and call.finished and not self._broken:
+        request_is_whole = call.end() and not (call.has_body and pending_bytes(self.transport))
+        if not (self._reusable and request_is_whole) or self._unclear:
+            self.cut()
+            return
+        if call.paused:
             # A paused connection would hang whoever gets it next.
-            if call.paused:
-                self.transport.resumeProducing()
+            self.transport.resumeProducing()
+        if call.method == b"HEAD":
             # llhttp waits for a body after HEAD; it must not see the next response as one.
-            self._fresh(self._parser if call.method != b"HEAD" else httptools.HttpResponseParser(self))
-            self._pool.put(self)
-        else:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        self._call = None
-        self._parser = None  # It holds this connection, and this one it: no garbage in circles.
-        self._pool.forget(self)
-        self.transport.abortConnection()
+            self._parser = httptools.HttpResponseParser(self)
+        self._fresh()
+        self._pool.put(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -184,22 +198,23 @@ class Connection(Protocol):
         call, self._call = self._call, None
         if call is None or call.over:
             return
-        call.connection = None
-        if self._until_close and self._told and isinstance(reason.value, ConnectionDone):
-            call.over = True
-            self._pool.active.pop(call, None)
+        if self._awaited == _UNTIL_CLOSE and isinstance(reason.value, ConnectionDone):
+            call.end()
             call.receiver.received(b"", True)
             return
+        if not call.answered and pending_bytes(self.transport) == call.written:
+            # It was closed before: the kernel took nothing.
+            call.sent = False
         call.fail("reset", type(reason.value).__name__)
 
-    # llhttp's callbacks.
+    # llhttp's callbacks. What they raise would end up as a parser's error.
 
     def on_message_begin(self) -> None:
         """
         A message begins: the first, one after an interim one, or one too many.
         """
         if self._response is not None:
-            self._broken = "bytes after the response"
+            self._unclear = "bytes after the response"
         self._headers = []
         self._reason = b""
 
@@ -216,75 +231,120 @@ class Connection(Protocol):
         response = self._response
         if response is None:
             self._headers.append((name, value))
-        elif not self._broken:
-            response.trailers.append((name, value))
+        elif self._awaited == _BODY and not self._unclear:
+            if name.lower() in FRAMING:
+                self._unclear = "a trailer that frames"
+            else:
+                response.trailers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """
         Judge the head.
         """
-        if self._broken:
+        call = self._call
+        if self._unclear or call is None:
             return
         parser = self._parser
         status = parser.get_status_code()
-        if status < 200:  # noqa: PLR2004
-            self._interim += 1
-            if self._interim > MAX_INTERIM:
-                self._broken = "too many interim responses"
-            elif status not in (100, 101):
-                self._informs.append((status, self._headers))
-            return
+        version = parser.get_http_version()
         headers = self._headers
-        fields = {name.lower(): value for name, value in headers}
-        call = self._call
-        if parser.get_http_version() not in _VERSIONS or status > _LAST_STATUS or not _plain_reason(self._reason):
-            self._broken = "status line"
+        try:
+            if is_interim(status, version, headers):
+                self._interim += 1
+                if self._interim > MAX_INTERIM:
+                    raise Unclear("too many interim responses")
+                if status > 101:  # noqa: PLR2004  # 100 speaks to us alone; after 101 llhttp stops.
+                    self._informs = self._informs or []
+                    self._informs.append((status, headers))
+                return
+            if self._interim and version != "1.1":
+                raise Unclear("status line")
+            most = self._pool.max_head_bytes
+            response, framing = final_head(
+                status, version, self._reason, headers, most if self._spent_bytes > most else None
+            )
+        except Unclear as unclear:
+            self._unclear = str(unclear)
             return
-        length = self._length(headers, fields)
-        if self._broken or call is None:
-            return
-        keep_alive = parser.should_keep_alive()
-        if status in _NO_BODY or call.method == b"HEAD":
-            self._bodyless = True
-            self._reusable = keep_alive
-        framing = b"content-length" in fields or b"transfer-encoding" in fields
-        self._until_close = not framing and not self._bodyless
-        if framing:
-            kept = [header for header in headers if header[0].lower() not in _FRAMING]
+        self._response = response
+        self._spent_bytes = 0
+        if call.method == b"HEAD":
+            self._awaited = _NOTHING
+            self._reusable = stays_open(version, headers)
+        elif status in _NO_BODY:
+            self._awaited = _NOTHING
+            # Whoever announces a body that cannot be may send one all the same.
+            odd = framing is Framing.CHUNKS or (framing is Framing.LENGTH and status == _NO_CONTENT)
+            self._reusable = parser.should_keep_alive() and not (odd and response.body_length)
+        elif framing is Framing.CLOSE:
+            self._awaited = _UNTIL_CLOSE
         else:
-            kept = headers
-        self._response = ResponseHead(status, self._reason, kept, fields, length)
-
-    def _length(self, headers: list[Header], fields: dict[bytes, bytes]) -> int:
-        coding = fields.get(b"transfer-encoding")
-        if coding is not None:
-            if (
-                self._parser.get_http_version() != "1.1"
-                or coding.lower() != b"chunked"
-                or len(values_of(headers, b"transfer-encoding")) > 1
-            ):
-                self._broken = "transfer coding"
-            return CHUNKED
-        length = fields.get(b"content-length")
-        if length is not None:
-            return int(length)
-        return CHUNKED
+            self._awaited = _BODY
 
     def on_body(self, data: bytes) -> None:
         """
         Bytes of the body.
         """
-        if not self._complete:  # Else of a second message, which nobody asked for.
+        if self._awaited != _NOTHING or not self._unclear:  # Else it is of a second message, which nobody asked for.
             self._parts.append(data)
 
     def on_message_complete(self) -> None:
         """
         The end of the message. ``should_keep_alive`` is true to it only in here.
         """
-        if self._response is not None and not self._complete:
-            self._complete = True
-            if not self._bodyless:
-                self._reusable = self._parser.should_keep_alive()
+        if self._awaited == _BODY:
+            self._awaited = _NOTHING
+            self._reusable = self._parser.should_keep_alive()
 
 
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+@implementer(IHandshakeListener)
+class TlsConnection(Connection):
+    """
+    A connection that is verified before the first byte of a request goes out.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
+        self._verified = False
+        self._waiting: tuple[Call, bytes] | None = None
+
+    def begin(self, call: Call, payload: bytes) -> None:
+        """
+        Send the beginning of *call*'s request, once the backend is known to be who it should be.
+        """
+        if self._verified:
+            super().begin(call, payload)
+        else:
+            self._waiting = (call, payload)
+
+    def cut(self) -> None:
+        """
+        Close at once; nobody is told.
+        """
+        self._waiting = None
+        super().cut()
+
+    def handshakeCompleted(self) -> None:
+        """
+        The handshake is over; Twisted tells it even where the certificate was refused.
+        """
+        if self.transport.disconnecting:
+            return
+        self._verified = True
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            super().begin(*waiting)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Without a handshake there was no connection, and nothing was sent.
+        """
+        waiting, self._waiting = self._waiting, None
+        super().connectionLost(reason)
+        if waiting is not None:
+            waiting[0].fail("connect", tls_fault(reason.value))
+
+
+def _ends_with_head(read: bytes) -> bool:
+    """Whether nothing came after the head of a response to HEAD, not even the end of a chunked body."""
+    return read.endswith(b"\r\n\r\n") and not read.endswith(b"\r\n0\r\n\r\n")

@@ -10,26 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-    wrapClientTLS,
-)
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IAddress, IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from gateway.config.sections import Upstream
 from gateway.core.message import CHUNKED
-from gateway.net.transports import DirectReactor, is_reset
+from gateway.net.transports import DirectReactor, has_news
 from gateway.ports.upstream import Fault, ResponseReceiver
 from gateway.upstream.call import Call
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import Connection, TlsConnection
 from gateway.upstream.target import Target
-from gateway.upstream.tls import client_options
+from gateway.upstream.tls import client_options, tls_factory
 
 __all__ = ["Pool"]
 
@@ -43,17 +36,19 @@ class _Connections(Factory):
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._make = TlsConnection if pool.target.tls else Connection
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
-        return Connection(self._pool)
+        return self._make(self._pool)
 
 
 class Pool:
     """
-    One target's connections (``ports.http.HttpUpstream``).
+    One target's connections (``ports.upstream.HttpUpstream``).
 
     Attributes:
         target: Where they lead.
+        max_head_bytes: Of a response, interim heads included.
         active: Requests under way, connecting ones included.
         opened: Connections made so far.
         reused: Requests that found a kept one.
@@ -61,6 +56,10 @@ class Pool:
     """
 
     def __init__(self, reactor: Any, target: Target, section: Upstream) -> None:
+        """
+        Raises:
+            OSError, OpenSSL.SSL.Error: a certificate file cannot be used.
+        """
         self.target = target
         self.max_head_bytes = section.max_response_head_bytes
         self.active: dict[Call, None] = {}
@@ -68,13 +67,14 @@ class Pool:
         self.reused = 0
         self.open = 0
         self._section = section
-        self._seconds = reactor.seconds
+        self._reactor = reactor
         self._connecting = 0
         self._idle: list[Connection] = []
-        self._factory = _Connections(self)
-        self._endpoint = _endpoint(DirectReactor(reactor), target, section)
-        self._sweep = LoopingCall(self.sweep)
-        self._sweep.clock = reactor
+        self._factory: Any = _Connections(self)
+        if target.tls:
+            self._factory = tls_factory(client_options(section.tls, target.host), self._factory, reactor)
+        self._endpoint = _endpoint(DirectReactor(reactor), target, section.connect_timeout_s)
+        self._timer: IDelayedCall | None = None
         self._closed = False
 
     @property
@@ -84,12 +84,20 @@ class Pool:
         """
         return len(self._idle)
 
+    @property
+    def in_use(self) -> int:
+        """
+        How many connections serve a request.
+        """
+        return self.open - len(self._idle)
+
     def request(
         self, method: bytes, head: bytes, length: int, data: bytes, ended: bool, receiver: ResponseReceiver
     ) -> Call:
         """
         Send a request.
         """
+        left = 0
         if length == CHUNKED:
             framing = b"Transfer-Encoding: chunked\r\n\r\n"
             if data:
@@ -98,10 +106,13 @@ class Pool:
                 data += b"0\r\n\r\n"
         elif length or method not in _WITHOUT_BODY:
             framing = b"Content-Length: %d\r\n\r\n" % length
+            left = length - len(data)
+            if left < 0 or (ended and left):
+                raise ValueError(f"a body of {length} bytes is announced and {len(data)} are given")
         else:
             framing = b"\r\n"
         payload = b"%b%b%b" % (head, framing, data)
-        call = Call(self, receiver, method, length)
+        call = Call(self, receiver, method, length, left)
         call.finished = ended
         connection = self._kept(method)
         if connection is not None:
@@ -113,8 +124,8 @@ class Pool:
                 raise Fault("overflow", self.target.name)
             self.active[call] = None
             self._connect(call, payload)
-        if not self._sweep.running:
-            self._sweep.start(SWEEP_S, now=False)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(SWEEP_S, self._tick)
         return call
 
     def _kept(self, method: bytes) -> Connection | None:
@@ -122,34 +133,37 @@ class Pool:
         while idle:
             connection = idle.pop()
             # A request that may not be sent twice should not be spent on a connection that is dead already.
-            if method in _SAFE or not is_reset(connection.transport):
+            if method in _SAFE or not has_news(connection.transport):
                 return connection
             connection.cut()
         return None
 
     def _connect(self, call: Call, payload: bytes) -> None:
         self._connecting += 1
+        call.connect_by = self._reactor.seconds() + self._section.connect_timeout_s
         connecting: Deferred[Any] = self._endpoint.connect(self._factory)
-        call.cancel_connect = connecting.cancel
+        call.give_up = connecting.cancel
 
-        def connected(connection: Connection) -> None:
+        def connected(protocol: Any) -> None:
+            connection: Connection = protocol.wrappedProtocol if self.target.tls else protocol
             self._connecting -= 1
             self.opened += 1
             self.open += 1
-            call.cancel_connect = None
             if call.over:
                 connection.cut()
             else:
+                call.give_up = connection.cut
                 connection.begin(call, payload)
 
         def failed(failure: Failure) -> None:
             self._connecting -= 1
-            call.cancel_connect = None
-            if not isinstance(failure.value, CancelledError):
-                call.fail("connect", f"{type(failure.value).__name__}: {failure.value}")
+            call.give_up = None
+            if not failure.check(CancelledError):
+                # Told later: some endpoints fail at once, and the receiver must not hear of it before ``request`` returned.
+                detail = f"{failure.type.__name__}: {failure.value}" if failure.type else str(failure.value)
+                self._reactor.callLater(0, call.fail, "connect", detail)
 
-        connecting.addCallback(connected)
-        connecting.addErrback(failed)
+        connecting.addCallbacks(connected, failed)
 
     def put(self, connection: Connection) -> None:
         """
@@ -158,7 +172,7 @@ class Pool:
         if self._closed or len(self._idle) >= self._section.idle_connections:
             connection.cut()
             return
-        connection.idle_since = self._seconds()
+        connection.idle_since = self._reactor.seconds()
         self._idle.append(connection)
 
     def forget(self, connection: Connection) -> None:
@@ -172,15 +186,26 @@ class Pool:
         if connection in self._idle:
             self._idle.remove(connection)
 
+    def _tick(self) -> None:
+        self._timer = None
+        try:
+            self.sweep()
+        finally:
+            # Also after a receiver that raised: the others still have deadlines.
+            if self._timer is None and (self.active or self._idle):
+                self._timer = self._reactor.callLater(SWEEP_S, self._tick)
+
     def sweep(self) -> None:
         """
         End what has taken too long: requests, bodies that bring nothing, connections nobody uses.
         """
-        now = self._seconds()
+        now = self._reactor.seconds()
         for call in list(self.active):
             if not call.answered:
                 if call.deadline and now >= call.deadline:
                     call.fail("timeout", "no response head")
+                elif call.connection is None and now >= call.connect_by:
+                    call.fail("connect", "timed out")
             elif call.moved or call.paused or not call.idle_since:
                 call.moved = False
                 call.idle_since = now
@@ -189,8 +214,6 @@ class Pool:
         oldest = now - self._section.idle_timeout_s
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle[0].cut()
-        if not self.active and not self._idle and self._sweep.running:
-            self._sweep.stop()
 
     def close(self) -> None:
         """
@@ -199,8 +222,7 @@ class Pool:
         self._closed = True
         for connection in list(self._idle):
             connection.cut()
-        if not self.active and self._sweep.running:
-            self._sweep.stop()
+        self._rest()
 
     def abort(self) -> None:
         """
@@ -209,22 +231,19 @@ class Pool:
         self.close()
         for call in list(self.active):
             call.fail("reset", "the gateway is stopping")
-        if self._sweep.running:
-            self._sweep.stop()
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self.active and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
-def _endpoint(reactor: Any, target: Target, section: Upstream) -> IStreamClientEndpoint:
-    timeout = section.connect_timeout_s
-    endpoint: IStreamClientEndpoint
+def _endpoint(reactor: Any, target: Target, timeout_s: float) -> IStreamClientEndpoint:
     if target.path:
-        endpoint = UNIXClientEndpoint(reactor, target.path, timeout=timeout)
-    elif target.host.replace(".", "").isdigit():
-        endpoint = TCP4ClientEndpoint(reactor, target.host, target.port, timeout=timeout)
-    elif ":" in target.host:
-        endpoint = TCP6ClientEndpoint(reactor, target.host, target.port, timeout=timeout)
-    else:
-        endpoint = HostnameEndpoint(reactor, target.host, target.port, timeout=timeout)
-    if target.tls:
-        options = client_options(section.tls, target.host)
-        endpoint = wrapClientTLS(options, endpoint)
-    return endpoint
+        return UNIXClientEndpoint(reactor, target.path, timeout=timeout_s)
+    if target.host.replace(".", "").isdigit():
+        return TCP4ClientEndpoint(reactor, target.host, target.port, timeout=timeout_s)
+    if ":" in target.host:
+        return TCP6ClientEndpoint(reactor, target.host, target.port, timeout=timeout_s)
+    return HostnameEndpoint(reactor, target.host, target.port, timeout=timeout_s)

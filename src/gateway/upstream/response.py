@@ -1,0 +1,105 @@
+"""
+What a backend's response head must be, beyond what llhttp asks of it.
+
+Status 100 to 599, HTTP/1.1 or 1.0, a printable reason; at most one length of at most 19 digits,
+or exactly one ``chunked`` in HTTP/1.1; nothing that frames on an interim response. Everything
+else could be read in two ways (RFC 9112, sections 4 and 6; RFC 9110, section 15.2).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+from gateway.core.headers import tokens_of
+from gateway.core.message import CHUNKED, Header, ResponseHead, values_of
+
+__all__ = ["FRAMING", "Framing", "Unclear", "final_head", "is_interim", "stays_open"]
+
+FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+"""Names that say where a body ends."""
+
+_LEAST_STATUS, _FINAL_STATUS, _NO_CONTENT, _LAST_STATUS = 100, 200, 204, 599
+_MOST_DIGITS = 19
+_VERSIONS = ("1.1", "1.0")
+_COMMON_REASONS = frozenset((b"OK", b""))
+_is_plain = re.compile(rb"[\t -~\x80-\xff]*").fullmatch
+
+
+class Framing(Enum):
+    """
+    How the end of a body is known.
+    """
+
+    LENGTH = "length"
+    CHUNKS = "chunks"
+    CLOSE = "close"
+
+
+class Unclear(Exception):
+    """
+    A head that is not one response beyond doubt; the text says why.
+    """
+
+
+def is_interim(status: int, version: str, headers: list[Header]) -> bool:
+    """
+    Tell interim responses from final ones.
+
+    Raises:
+        Unclear: an interim response that has a body, or that HTTP/1.0 does not know; a status below 100.
+    """
+    if status >= _FINAL_STATUS:
+        return False
+    if status < _LEAST_STATUS or version != "1.1":
+        raise Unclear("status line")
+    if not FRAMING.isdisjoint([name.lower() for name, _ in headers]):
+        raise Unclear("an interim response with a body")
+    return True
+
+
+def final_head(
+    status: int, version: str, reason: bytes, headers: list[Header], most_bytes: int | None = None
+) -> tuple[ResponseHead, Framing]:
+    """
+    Make the head of a final response, and tell how the end of its body is known, if it has one.
+
+    Args:
+        most_bytes: How large the head may be; None when it is known to be small.
+
+    Raises:
+        Unclear: it can be read in two ways, or is too large.
+    """
+    if (
+        status > _LAST_STATUS
+        or version not in _VERSIONS
+        or (reason not in _COMMON_REASONS and _is_plain(reason) is None)
+    ):
+        raise Unclear("status line")
+    if most_bytes is not None and len(reason) + sum(len(name) + len(value) + 4 for name, value in headers) > most_bytes:
+        raise Unclear("head too large")
+    fields = {name.lower(): value for name, value in headers}
+    announced = fields.pop(b"content-length", None)
+    if announced is not None:
+        # llhttp saw to it that these are digits, and that there is neither a second one nor a coding.
+        if len(announced) > _MOST_DIGITS:
+            raise Unclear("length")
+        kept = [header for header in headers if len(header[0]) != 14 or header[0].lower() != b"content-length"]  # noqa: PLR2004
+        return ResponseHead(status, reason, kept, fields, int(announced)), Framing.LENGTH
+    coding = fields.pop(b"transfer-encoding", None)
+    if coding is None:
+        return ResponseHead(status, reason, headers, fields, 0 if status == _NO_CONTENT else CHUNKED), Framing.CLOSE
+    kept = [header for header in headers if header[0].lower() != b"transfer-encoding"]
+    if version != "1.1" or coding.strip(b" \t").lower() != b"chunked" or len(kept) != len(headers) - 1:
+        raise Unclear("transfer coding")
+    return ResponseHead(status, reason, kept, fields, CHUNKED), Framing.CHUNKS
+
+
+def stays_open(version: str, headers: list[Header]) -> bool:
+    """
+    Whether the connection outlives a response to HEAD (RFC 9112, section 9.3).
+
+    llhttp cannot tell: without a length it waits for a body.
+    """
+    tokens = tokens_of(values_of(headers, b"connection"))
+    return b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)
