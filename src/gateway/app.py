@@ -35,6 +35,7 @@ from gateway.core.headers import identity_names
 from gateway.core.identity import Identity
 from gateway.core.problems import Problem
 from gateway.core.routes import Entry, RouteTable
+from gateway.core.transcoding.openapi import Operation, openapi
 from gateway.memory.revocations import MemoryRevocations
 from gateway.node.background import Background
 from gateway.node.edge import Edge
@@ -85,6 +86,7 @@ class Gateway:
         self.log = logs.logger()
         self.metrics = Metrics()
         self.reload_fault = ""
+        self.offered: list[Operation] = []
         self.draining = False
         self._listens = False
         self._drained: Deferred[None] | None = None
@@ -242,6 +244,7 @@ class Gateway:
             config=lambda: describe(self.config),
             upstreams=self.backends.describe,
             jwks=self.minter.jwks,
+            openapi=lambda: openapi(self.offered, title=self.config.server, version=self.config.digest),
             revocations=self.revocations,
             reload=self.reload,
             audit=lambda event, fields: self.log.info(event, **fields),

@@ -51,6 +51,7 @@ class Admin:
             readiness=lambda: {"ready": self.ready, "reason": "" if self.ready else "keys"},
             config=lambda: {"auth": {"issuer": [{"secret": "***"}]}},
             upstreams=lambda: [{"name": "players"}],
+            openapi=lambda: {"openapi": "3.1.0"},
             jwks=lambda: {"keys": []},
             revocations=self.revocations,
             reload=self._reload,
@@ -570,3 +571,18 @@ def test_every_page_but_six_needs_a_scope() -> None:
     """
     table = pages(Admin().operations)
     assert sorted(path for path, page in table.items() if page.scope is None) == sorted(path.encode() for path in OPEN)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_api_page_runs_only_its_own_program() -> None:
+    """
+    The API's page and its program need no key and may load nothing from elsewhere; what it shows needs one.
+    """
+    async with Admin() as admin:
+        for path in ("/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"):
+            answer = await admin.ask(path)
+            assert status_of(answer) == 200
+            assert b"script-src 'self';" in answer
+            assert b"unsafe-eval" not in answer.split(b"\r\n\r\n")[0]
+        assert status_of(await admin.ask("/openapi.json")) == 401
+        assert json.loads(body_of(await admin.ask("/openapi.json", key=READ)))["openapi"] == "3.1.0"

@@ -21,6 +21,7 @@ from gateway.core.problems import CATALOGUE, Problem, problem_body
 from gateway.ports.http import Downstream, Exchange, Peer
 from gateway.web.admin_guard import Guard
 from gateway.web.admin_pages import Operations, Page, pages, pages_for_all
+from gateway.web.api_page import api_pages
 from gateway.web.factory import ChannelFactory
 from gateway.web.listen import ListenFailed, Listening, listen
 
@@ -44,7 +45,6 @@ _ALWAYS: Final = block_of(
         (b"X-Content-Type-Options", b"nosniff"),
         (b"X-Frame-Options", b"DENY"),
         (b"Referrer-Policy", b"no-referrer"),
-        (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"),
         (b"Cross-Origin-Resource-Policy", b"same-origin"),
     )
 )
@@ -57,7 +57,7 @@ class AdminPort:
 
     def __init__(self, operations: Operations, listen: Listen, keys: Sequence[AdminKey]) -> None:
         self._listen = listen
-        self._admin = _Handler(pages(operations), operations.audit)
+        self._admin = _Handler({**pages(operations), **api_pages()}, operations.audit)
         # Asked by the address of a container, which nobody can list beforehand; it tells no secrets.
         self._metrics = _Handler(pages_for_all(operations), operations.audit)
         self._open: list[tuple[ChannelFactory, Listening]] = []
@@ -163,7 +163,8 @@ class _Handler:
             log.failure("an admin page failed")
             self._refuse(exchange, Problem("internal"))
         else:
-            block = b"Content-Type: %b\r\n%b" % (answer.content_type, _ALWAYS)
+            policy = b"Content-Security-Policy: %b\r\n" % answer.policy
+            block = b"Content-Type: %b\r\n%b%b" % (answer.content_type, _ALWAYS, policy)
             exchange.start(answer.status, b"", block, len(answer.body), answer.body, ended=True)
 
     def _refuse(self, exchange: Exchange, problem: Problem) -> None:
@@ -171,7 +172,7 @@ class _Handler:
         body = problem_body(problem)
         block = b"Content-Type: application/problem+json\r\nX-Gateway-Error: %b\r\n%b%b" % (
             kind.flag.encode("ascii"),
-            block_of(problem.headers),
+            block_of((*problem.headers, (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"))),
             _ALWAYS,
         )
         exchange.start(kind.status, b"", block, len(body), body, ended=True)

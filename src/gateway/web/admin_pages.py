@@ -24,12 +24,13 @@ LONGEST_S: Final = 10 * 365 * 86400.0
 
 class Answer(NamedTuple):
     """
-    What a page says.
+    What a page says; *policy* is its Content-Security-Policy where it is more than data.
     """
 
     body: bytes
     status: int = 200
     content_type: bytes = JSON
+    policy: bytes = b"default-src 'none'; frame-ancestors 'none'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Operations:
         config: The configuration in force, without secrets.
         upstreams: Each upstream and the state of its targets.
         jwks: The JWK Set of minted tokens.
+        openapi: What the gRPC routes offer.
         reload: Reads the configuration again; returns its faults.
         audit: Told of every order and every refusal: the event's name and its fields.
         wall: Seconds since the epoch.
@@ -71,6 +73,7 @@ class Operations:
     config: Callable[[], dict[str, Any]]
     upstreams: Callable[[], list[dict[str, Any]]]
     jwks: Callable[[], dict[str, Any]]
+    openapi: Callable[[], dict[str, Any]]
     revocations: Revocations
     reload: Callable[[], list[str]]
     audit: Callable[[str, dict[str, Any]], None]
@@ -115,6 +118,7 @@ def pages(operations: Operations) -> dict[bytes, Page]:
         b"/status": Page(b"GET", "read", lambda _key, _body: _json(operations.readiness())),
         b"/config": Page(b"GET", "read", lambda _key, _body: _json(operations.config())),
         b"/upstreams": Page(b"GET", "read", lambda _key, _body: _json(operations.upstreams())),
+        b"/openapi.json": Page(b"GET", "read", lambda _key, _body: _json(operations.openapi())),
         b"/reload": Page(b"POST", "operate", reload),
         b"/api/revoke": Page(b"POST", "revoke", lambda key, body: _revoke(operations, key, body)),
     }
