@@ -24,7 +24,7 @@ from zope.interface import implementer
 from gateway.core.message import Header, ResponseHead
 from gateway.net.transports import pending_bytes
 from gateway.upstream.call import Call
-from gateway.upstream.response import FRAMING, Framing, Unclear, final_head, is_interim, stays_open
+from gateway.upstream.response import FRAMING, Framing, Unclear, check_interim, final_head, stays_open
 from gateway.upstream.tls import tls_fault
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ __all__ = ["Connection", "TlsConnection"]
 MAX_INTERIM = 32
 """Most interim responses before a final one."""
 
+_USUAL = b"HTTP/1.1 "
 _FIRST = ord("H")  # Of HTTP; llhttp would take RTSP/1.0 and ICE/1.0 for HTTP/1.0.
-_NO_CONTENT = 204
+_SWITCHING, _FINAL_STATUS, _NO_CONTENT = 101, 200, 204
 _NO_BODY = (_NO_CONTENT, 304)
 
 # What of a response is awaited.
@@ -66,6 +67,7 @@ class Connection(Protocol):
         self._awaited = _HEAD
         self._headers: list[Header] = []
         self._reason = b""
+        self._version = ""
         self._parts: list[bytes] = []
         self._response: ResponseHead | None = None
         self._reusable = False
@@ -109,9 +111,12 @@ class Connection(Protocol):
             self.cut()
             return
         if self._awaited == _HEAD:
-            if not self._spent_bytes and data[0] != _FIRST:
-                call.fail("malformed", "not HTTP")
-                return
+            if not self._spent_bytes:
+                if data[:9] == _USUAL:
+                    self._version = "1.1"
+                elif data[0] != _FIRST:
+                    call.fail("malformed", "not HTTP")
+                    return
             self._spent_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -246,14 +251,16 @@ class Connection(Protocol):
             return
         parser = self._parser
         status = parser.get_status_code()
-        version = parser.get_http_version()
+        version = self._version or parser.get_http_version()
         headers = self._headers
         try:
-            if is_interim(status, version, headers):
+            if status < _FINAL_STATUS:
+                self._version = ""  # What was seen of it was this one's.
                 self._interim += 1
+                check_interim(status, version, headers)
                 if self._interim > MAX_INTERIM:
                     raise Unclear("too many interim responses")
-                if status > 101:  # noqa: PLR2004  # 100 speaks to us alone; after 101 llhttp stops.
+                if status > _SWITCHING:  # 100 speaks to us alone; after 101 llhttp stops.
                     self._informs = self._informs or []
                     self._informs.append((status, headers))
                 return

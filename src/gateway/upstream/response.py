@@ -14,12 +14,12 @@ from enum import Enum
 from gateway.core.headers import tokens_of
 from gateway.core.message import CHUNKED, Header, ResponseHead, values_of
 
-__all__ = ["FRAMING", "Framing", "Unclear", "final_head", "is_interim", "stays_open"]
+__all__ = ["FRAMING", "Framing", "Unclear", "check_interim", "final_head", "stays_open"]
 
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 """Names that say where a body ends."""
 
-_LEAST_STATUS, _FINAL_STATUS, _NO_CONTENT, _LAST_STATUS = 100, 200, 204, 599
+_LEAST_STATUS, _NO_CONTENT, _LAST_STATUS = 100, 204, 599
 _MOST_DIGITS = 19
 _VERSIONS = ("1.1", "1.0")
 _COMMON_REASONS = frozenset((b"OK", b""))
@@ -42,20 +42,17 @@ class Unclear(Exception):
     """
 
 
-def is_interim(status: int, version: str, headers: list[Header]) -> bool:
+def check_interim(status: int, version: str, headers: list[Header]) -> None:
     """
-    Tell interim responses from final ones.
+    Check the head of a response below 200.
 
     Raises:
-        Unclear: an interim response that has a body, or that HTTP/1.0 does not know; a status below 100.
+        Unclear: it has a body, or HTTP/1.0 does not know it, or its status is below 100.
     """
-    if status >= _FINAL_STATUS:
-        return False
     if status < _LEAST_STATUS or version != "1.1":
         raise Unclear("status line")
     if not FRAMING.isdisjoint([name.lower() for name, _ in headers]):
         raise Unclear("an interim response with a body")
-    return True
 
 
 def final_head(
@@ -84,7 +81,9 @@ def final_head(
         # llhttp saw to it that these are digits, and that there is neither a second one nor a coding.
         if len(announced) > _MOST_DIGITS:
             raise Unclear("length")
-        kept = [header for header in headers if len(header[0]) != 14 or header[0].lower() != b"content-length"]  # noqa: PLR2004
+        kept = [header for header in headers if header[0] != b"Content-Length"]
+        if len(kept) == len(headers):
+            kept = [header for header in headers if header[0].lower() != b"content-length"]
         return ResponseHead(status, reason, kept, fields, int(announced)), Framing.LENGTH
     coding = fields.pop(b"transfer-encoding", None)
     if coding is None:
