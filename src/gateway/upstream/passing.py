@@ -115,7 +115,6 @@ class Passing:
         head = exchange.head
         pool = member.value
         self._member = member
-        self._tried = (*self._tried, member)
         self._started_at = now
         exchange.attempts += 1
         exchange.upstream_target = member.name
@@ -266,6 +265,8 @@ class Passing:
         proxy.metrics.upstream_retries.inc(cluster.name, refused or "tried")
         if refused:
             return False
+        if self._member is not None:
+            self._tried = (*self._tried, self._member)
         self._end_attempt(now, ok=ok, outcome=outcome)
         if body is not None:
             body.detach()
