@@ -18,11 +18,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gateway.config.explain import explain, route_rows
+from gateway.config.checks.routes import REQUEST_ROOTS
+from gateway.config.explain import Explanation, explain, route_rows, target_of
 from gateway.config.load import Config, ConfigErrors, load
 from gateway.config.schema import json_schema
 from gateway.config.sections import Issuer
 from gateway.config.units import format_duration, parse_duration
+from gateway.core.path import canonical
+from gateway.core.problems import Problem
 
 __all__ = ["main"]
 
@@ -71,20 +74,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     config = _load(options)
+    if any(upstream.grpc for upstream in config.upstream):
+        faults = _offline().faults_of(config, REQUEST_ROOTS)
+        if faults:
+            print("\n".join(f"{options.file}: {fault}" for fault in faults), file=sys.stderr)
+            return 1
     counts = [(len(config.route), "route"), (len(config.upstream), "upstream"), (len(config.auth.issuer), "issuer")]
     told = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
     print(f"{options.file}: no faults; {told}")
     return 0
 
 
+def _offline() -> Any:
+    """The room that reads descriptors; protobuf is loaded only where it is needed."""
+    from gateway.upstream import offline  # noqa: PLC0415
+
+    return offline
+
+
+def _openapi(options: argparse.Namespace) -> int:
+    from gateway.core.transcoding.openapi import openapi  # noqa: PLC0415
+
+    config = _load(options)
+    offline = _offline()
+    try:
+        mounts, asked = offline.offline_mounts(config, REQUEST_ROOTS)
+    except ValueError as error:
+        raise _No(str(error)) from error
+    for name in asked:
+        print(f"gateway openapi: upstream {name!r} tells its descriptors itself: left out", file=sys.stderr)
+    document = openapi(offline.operations_of(mounts), title=config.server, version=config.digest)
+    print(json.dumps(document, indent=2))
+    return 0
+
+
 def _explain(options: argparse.Namespace) -> int:
-    told = explain(_load(options), options.method, options.url)
+    config = _load(options)
+    told = explain(config, options.method, options.url)
+    if any(upstream.grpc for upstream in config.upstream):
+        _explain_call(options, config, told)
     width = max(len(about) for about, _ in told.lines)
     before = ""
     for about, text in told.lines:
         print(f"{about if about != before else '':{width}}  {text}")
         before = about
     return 0 if told.served else 1
+
+
+def _explain_call(options: argparse.Namespace, config: Config, told: Explanation) -> None:
+    """Add the call that the request becomes, as far as files can tell."""
+    offline = _offline()
+    try:
+        mounts, _ = offline.offline_mounts(config, REQUEST_ROOTS)
+        target = canonical(target_of(options.url))
+    except (ValueError, Problem):
+        return
+    lines = offline.explain_call(mounts, options.method, target, options.body.encode(), dict(options.claim))
+    if lines and not told.served:
+        told.lines = [line for line in told.lines if line[0] in ("path", "variable")]
+        told.served = not any(about == "refused" for about, _ in lines)
+    told.lines += lines
 
 
 def _routes(options: argparse.Namespace) -> int:
@@ -236,6 +285,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("method", metavar="METHOD", type=_method, help="such as GET")
     made.add_argument("url", metavar="URL", help="a URL, or just its path and query")
+    made.add_argument("--body", default="", metavar="JSON", help="of a request that becomes a gRPC call")
+    made.add_argument(
+        "--claim",
+        action="append",
+        default=[],
+        type=_claim,
+        metavar="NAME=VALUE",
+        help="of the caller, for fields the gateway fills",
+    )
+    command("openapi", _openapi, "write OpenAPI 3.1 for the gRPC routes whose descriptors stand in files")
     command("routes", _routes, "list the routes, the most specific first")
     made = command(
         "token",
