@@ -47,8 +47,8 @@ from gateway.ports.http import Exchange
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics, package_version
-from gateway.upstream.agent import Fetcher
 from gateway.upstream.backends import Backends
+from gateway.upstream.fetch import Fetcher
 from gateway.upstream.proxy import Proxy
 from gateway.web.admin import AdminPort, Operations
 from gateway.web.factory import ChannelFactory

@@ -23,7 +23,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from gateway.auth.keys import KeyRing
 from gateway.auth.sources import MAX_DOCUMENT_BYTES
 from gateway.config.sections import Auth, Issuer
-from gateway.upstream.agent import Fetcher
+from gateway.upstream.fetch import Fetcher
 
 reactor: Any = installed
 
