@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -42,8 +43,10 @@ class Authority:
         self.file = folder / f"{name.replace(' ', '-')}.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _builder(self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
+    def _builder(
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, *, expired: bool = False
+    ) -> x509.CertificateBuilder:
+        now = datetime.now(UTC) - timedelta(hours=2 if expired else 0)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -54,14 +57,17 @@ class Authority:
             .not_valid_after(now + timedelta(hours=1))
         )
 
-    def make(self, *names: str, common_name: str = "", file: str = "") -> Made:
-        """Make a certificate for DNS *names*, in files named after the first."""
+    def make(
+        self, *names: str, common_name: str = "", file: str = "", addresses: tuple[str, ...] = (), expired: bool = False
+    ) -> Made:
+        """Make a certificate for DNS *names* and *addresses*, in files named after the first."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or names[0])])
-        builder = self._builder(subject, key.public_key())
-        if names:
-            alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-            builder = builder.add_extension(alternatives, critical=False)
+        builder = self._builder(subject, key.public_key(), expired=expired)
+        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+        alternatives += [x509.IPAddress(ip_address(address)) for address in addresses]
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         stem = file or (common_name or names[0]).replace("*", "star")
         made = Made(self.folder / f"{stem}.pem", self.folder / f"{stem}.key", certificate.serial_number)

@@ -81,7 +81,7 @@ class ResponseHead:
         reason: The reason phrase, perhaps empty.
         headers: As received, without the framing headers ``Content-Length`` and
             ``Transfer-Encoding``; hop-by-hop headers are still there.
-        fields: Lower-case name to value, as in ``RequestHead``.
+        fields: Lower-case name to value of *headers*, as in ``RequestHead``.
         body_length: 0, ``CHUNKED`` (also for "until close"), or the number of bytes announced.
             For HEAD and 304 it is the announced length, though no body follows.
         trailers: Filled before the end is reported, for a chunked body that had some.

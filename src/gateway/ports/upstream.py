@@ -19,9 +19,10 @@ class Fault(Exception):
     An exchange with a backend failed.
 
     Attributes:
-        kind: ``connect`` (no connection), ``reset`` (closed before the answer was whole),
-            ``malformed`` (not HTTP, or ambiguous), ``timeout``, ``overflow`` (more than the
-            target's connections may be), ``cancelled``.
+        kind: ``connect`` (no connection, or none that could be verified), ``reset`` (closed before
+            the answer was whole), ``malformed`` (not HTTP, or ambiguous), ``timeout``, ``overflow``
+            (more than the target's connections may be), ``cancelled`` (the request's body was not
+            as long as it had been announced).
         sent: Whether any byte of the request may have reached the backend.
         answered: Whether the response head had arrived.
     """
@@ -37,10 +38,17 @@ class Fault(Exception):
 class ResponseReceiver(Protocol):
     """
     Where a backend's response goes. Exactly one of "ended" and ``failed`` closes it.
+
+    A response that is small enough comes in one call. Nothing is called after the end, nor after
+    ``UpstreamCall.cancel``.
     """
 
     def responded(self, head: ResponseHead, data: bytes, ended: bool) -> None:
-        """Take the head and the first bytes of the body."""
+        """
+        Take the head and the first bytes of the body.
+
+        It may come before the request's body is whole; what is still written of that goes out until *ended*.
+        """
 
     def received(self, data: bytes, ended: bool) -> None:
         """Take more of the body."""
@@ -76,7 +84,7 @@ class UpstreamCall(Protocol):
         """Give the request up: the connection is cut and not used again. ``failed`` is not called."""
 
     def pause(self) -> None:
-        """Read no more of the response until resumed."""
+        """Read no more of the response until resumed; one read may still come."""
 
     def resume(self) -> None:
         """Read again."""
@@ -112,6 +120,7 @@ class HttpUpstream(Protocol):
 
         Raises:
             Fault: ``overflow``, at once, when the target has as many connections as it may.
+            ValueError: *data* is not what *length* and *ended* say.
 
         The receiver is never called before this returns. A kept connection that turns out to be
         closed before any byte of the answer is reported as ``Fault("reset")`` with ``sent`` true,
