@@ -1,0 +1,128 @@
+"""
+The pages about the code name what is there.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import pytest_twisted
+from demo.ports import free_port
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+from twisted.web.client import Agent, FileBodyProducer
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from gateway.app import Gateway
+from gateway.config.load import load
+from gateway.telemetry.logs import Logs
+from gateway.telemetry.sink import Sink
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "gateway"
+
+_module = re.compile(r"`((?:[a-z_]+/)*[a-z_]+\.py)`")
+_name = re.compile(r"`([a-z_]+(?:\.[a-z_]+)+\.[A-Z][A-Za-z]+)`")
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_modules_that_are_named_exist(page: Path) -> None:
+    """
+    A file that a page names is one of the package or of the repository; a class is in the module named.
+    """
+    text = page.read_text("utf-8")
+    named = set(_module.findall(text))
+    assert {name for name in named if not (SOURCE / name).exists() and not (ROOT / name).exists()} == set()
+    for dotted in _name.findall(text):
+        *folders, name = dotted.split(".")
+        module = SOURCE.joinpath(*folders).with_suffix(".py")
+        assert re.search(rf"^class {name}\b", module.read_text("utf-8"), re.MULTILINE), dotted
+
+
+def test_every_room_has_a_row() -> None:
+    """
+    Each folder and module at the top of the package stands in the table of rooms.
+    """
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = set(re.findall(r"^\| `([a-z_]+)(?:/|\.py)` \|", page, re.MULTILINE))
+    folders = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    modules = {path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__"}
+    assert rows == folders | modules
+
+
+class Echo(Resource):
+    """A backend that sends back what it gets."""
+
+    isLeaf = True
+
+    def render_PATCH(self, request: Any) -> bytes:
+        """Send it back."""
+        body: bytes = request.content.read()
+        return body
+
+
+class _Body(Protocol):
+    """Collects a body."""
+
+    def __init__(self, whole: Deferred[bytes]) -> None:
+        self._whole = whole
+        self._pieces: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self._whole.callback(b"".join(self._pieces))
+
+
+@pytest_twisted.ensureDeferred
+async def test_life_of_a_request_is_what_happens(tmp_path: Path) -> None:
+    """
+    Whatever module has a part in the request that the page follows is named on it.
+    """
+    from twisted.internet import reactor as global_reactor
+
+    reactor: Any = global_reactor
+    site = Site(Echo())
+    backend = reactor.listenTCP(0, site, interface="127.0.0.1")
+    ports = {"GATEWAY_PORT": str(free_port()), "ADMIN_PORT": str(free_port())}
+    environ = {**ports, "PLAYERS_PORT": str(backend.getHost().port), "JWT_SECRET": "a-secret-that-only-this-test-knows"}
+    path = ROOT / "demo" / "gateway.toml"
+    with (tmp_path / "log").open("wb") as log:
+        sink = Sink(log.fileno())
+        gateway = Gateway(reactor, load(path, environ), path, Logs(sink, pretty=False))
+        await gateway.start()
+        now = int(time.time())
+        claims = {"iss": "https://id.demo.example", "aud": "gateway", "sub": "alice", "iat": now, "exp": now + 600}
+        token = jwt.encode(claims, environ["JWT_SECRET"], algorithm="HS256")
+        seen: set[str] = set()
+        sys.setprofile(lambda frame, _event, _argument: seen.add(frame.f_code.co_filename))
+        try:
+            agent = Agent(reactor)
+            answer: Any = await agent.request(
+                b"PATCH",
+                f"http://127.0.0.1:{ports['GATEWAY_PORT']}/api/players/alice".encode(),
+                Headers({"Authorization": [f"Bearer {token}"]}),
+                FileBodyProducer(BytesIO(b'{"motto": "all in"}')),
+            )
+            whole: Deferred[bytes] = Deferred()
+            answer.deliverBody(_Body(whole))
+            assert (answer.code, await whole) == (200, b'{"motto": "all in"}')
+        finally:
+            sys.setprofile(None)
+            await gateway.stop()
+            await backend.stopListening()
+            sink.stop()
+    visited = {str(Path(name).relative_to(SOURCE)) for name in seen if Path(name).is_relative_to(SOURCE)}
+    assert len(visited) > 30
+    named = set(_module.findall((ROOT / "docs" / "life-of-a-request.md").read_text("utf-8")))
+    assert visited - named == set()
