@@ -1,0 +1,62 @@
+"""
+``python -m bench``: measure, show, and write ``bench/RESULTS.md``; with ``--check`` hold the promised figures instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench import http_proxy, memory, refusals, report
+from bench.machine import layout
+
+PARTS = ("http", "memory", "refusals")
+
+
+def say(line: str) -> None:
+    """Print a line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """
+    Return 0, or 1 where a figure is missed and ``--check`` was given.
+    """
+    parser = argparse.ArgumentParser(prog="bench", description="Measure the gateway beside its peers.")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; at least 5 for a result that counts")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of load for each target in each round")
+    parser.add_argument("--tries", type=int, default=4, help="runs, until one has a steady control")
+    parser.add_argument("--cores", help="two cores, measured and load, such as 2,3; else the last two")
+    parser.add_argument("--only", choices=PARTS, action="append", help="not everything; may be repeated")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a figure is missed")
+    options = parser.parse_args()
+    if options.rounds < 5 and options.check:
+        parser.error("--check needs 5 rounds at least")
+
+    parts = options.only or PARTS
+    cores = layout(options.cores)
+    figures: list[report.Figure] = []
+    sections: dict[str, str] = {}
+    if "http" in parts:
+        runs = http_proxy.measure(cores, options.rounds, options.seconds, options.tries, say)
+        sections["http"] = report.http_section(runs, cores)
+        figures += report.http_figures(runs)
+    if "memory" in parts:
+        passed = memory.measure(cores, say)
+        sections["memory"] = report.memory_section(passed, cores)
+        figures.append(report.memory_figure(passed))
+    if "refusals" in parts:
+        counted = refusals.measure()
+        sections["refusals"] = report.refusals_section(counted)
+        figures.append(report.refusals_figure(counted))
+    print(report.figures_table(figures))
+    if options.check:
+        return int(not all(figure.held for figure in figures))
+    for name, text in sections.items():
+        print(text)
+        report.write(name, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""
+From measurements to figures, tables, and sections of ``RESULTS.md``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.http_proxy import CONTROL, SIZES, Row, Run
+from bench.machine import Layout
+from bench.memory import MOST_GROWTH, Passed
+from bench.refusals import Counted
+
+__all__ = [
+    "Figure",
+    "figures_table",
+    "http_figures",
+    "http_section",
+    "memory_figure",
+    "memory_section",
+    "refusals_figure",
+    "refusals_section",
+    "write",
+]
+
+RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
+MIB = 1024 * 1024
+
+SMALL, BIG = (size.name for size in SIZES)
+PROMISED = (
+    (SMALL, "nginx", 3.0),
+    (SMALL, "node", 1.0),
+    (SMALL, "twisted.web + treq", 0.15),
+    (BIG, "nginx", 1.6),
+)
+"""What the gateway costs at most, as a multiple of a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """
+    One promised figure and what was measured.
+    """
+
+    what: str
+    most: float
+    got: float
+    unit: str = "x"
+
+    @property
+    def held(self) -> bool:
+        """Whether the promise holds."""
+        return self.got <= self.most
+
+
+def figures_table(figures: list[Figure]) -> str:
+    """
+    Return a table of *figures*.
+    """
+    lines = ["| figure | at most | measured | |", "| --- | ---: | ---: | --- |"]
+    for figure in figures:
+        numbers = f"{figure.most:g} {figure.unit} | {figure.got:.3g} {figure.unit}"
+        lines.append(f"| {figure.what} | {numbers} | {'held' if figure.held else '**missed**'} |")
+    return "\n".join(lines)
+
+
+def http_figures(runs: list[Run]) -> list[Figure]:
+    """
+    Compare the gateway with what is promised.
+    """
+    found = []
+    for run in runs:
+        for size, peer, most in PROMISED:
+            if size == run.size.name:
+                got = run.row("gateway").ratio(run.row(peer))
+                found.append(Figure(f"CPU per request, {size}, against {peer}", most, got))
+    return found
+
+
+def http_section(runs: list[Run], cores: Layout) -> str:
+    """
+    Return the tables of every size.
+    """
+    rounds = len(runs[0].rows[0].cpu_us)
+    seconds = runs[0].rows[0].loads[0].seconds
+    text = [
+        "## HTTP proxy: CPU per request",
+        "",
+        (
+            f"{_today()}; {cores}. {rounds} interleaved rounds of {seconds:.0f} s each; CPU from "
+            "`/proc/PID/task/*/schedstat` over the process tree, user and system; the median of the rounds, and of the "
+            "ratios within each round (with their extremes). The request has a head of 792 bytes with an ES256 bearer "
+            "token, on kept connections. The gateway does all that it does by default: verify (from its cache), route, "
+            "identity, health checks, breaker, retries, metrics, trace context, one JSON access line each. The others "
+            "only proxy. wrk keeps its connections busy, so the times are those of saturation, and the fast "
+            "targets' requests per second are limited by the core of the load."
+        ),
+        "",
+        figures_table(http_figures(runs)),
+    ]
+    for run in runs:
+        thrown = f"; {run.thrown} runs before it were thrown away" if run.thrown else ""
+        text += [
+            "",
+            f"### {run.size.name}",
+            "",
+            f"{CONTROL} varied by {run.variation:.1%} between rounds{thrown}.",
+            "",
+            f"| target | CPU us | x {CONTROL} | x node | requests/s | p50 ms | p99 ms |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        text += [_row(row, run) for row in sorted(run.rows, key=lambda row: row.middle)]
+    versions = "; ".join(f"{row.target.name}: {row.target.version}" for row in runs[0].rows)
+    return "\n".join([*text, "", f"{versions}."])
+
+
+def _row(row: Row, run: Run) -> str:
+    rate = median(load.requests / load.seconds for load in row.loads)
+    p50 = median(load.p50_ms for load in row.loads)
+    p99 = median(load.p99_ms for load in row.loads)
+    control, node = (_spread(row, run.row(name)) for name in (CONTROL, "node"))
+    return f"| {row.target.name} | {row.middle:.1f} | {control} | {node} | {rate:.0f} | {p50:.2f} | {p99:.1f} |"
+
+
+def _spread(row: Row, other: Row) -> str:
+    if row is other:
+        return "1"
+    ratios = row.ratios(other)
+    return f"**{median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def memory_figure(passed: Passed) -> Figure:
+    """
+    Compare the growth with what is promised.
+    """
+    return Figure("Growth of resident memory, 1 GB up and down", MOST_GROWTH / MIB, passed.growth / MIB, "MiB")
+
+
+def memory_section(passed: Passed, cores: Layout) -> str:
+    """
+    Return what was seen while much passed through slowly.
+    """
+    return "\n".join(
+        [
+            "## Memory while 1 GB passes up and 1 GB down",
+            "",
+            (
+                f"{_today()}; {cores}. An upload and a download at once, "
+                f"{passed.up / 1e9:.2f} GB and {passed.down / 1e9:.2f} GB, both checked byte by byte (CRC), in "
+                f"{passed.seconds:.0f} s, through a backend that stops reading for 2 s {passed.backend_stops} times and a "
+                f"client that stops reading for 2 s {passed.client_stops} times. Resident memory sampled each 100 ms, "
+                f"{passed.samples} times, after a warm-up."
+            ),
+            "",
+            figures_table([memory_figure(passed)]),
+            "",
+            f"Before {passed.before / MIB:.1f} MiB, at most {passed.most / MIB:.1f} MiB.",
+        ]
+    )
+
+
+def refusals_figure(counted: Counted) -> Figure:
+    """
+    Compare what a backend saw with what is promised.
+    """
+    return Figure("Requests without a valid token that a backend sees", 0, counted.seen, "requests")
+
+
+def refusals_section(counted: Counted) -> str:
+    """
+    Return how much was tried.
+    """
+    return "\n".join(
+        [
+            "## Requests without a valid token",
+            "",
+            (
+                f"{_today()}. {counted.tried} requests: every one of {counted.routes} routes that demand a token, by "
+                f"{counted.methods} methods, with {counted.faults} faults of the token, in front of a backend that "
+                f"records. Answers: {', '.join(f'{n} x {status}' for status, n in sorted(counted.answers.items()))}. "
+                f'Beside them {counted.open_tried} requests to a route with `auth = "none"`, with the same faults: the '
+                f"backend saw {counted.open_seen} of them, and in {counted.open_identified} an identity."
+            ),
+            "",
+            figures_table([refusals_figure(counted)]),
+        ]
+    )
+
+
+def write(name: str, text: str) -> None:
+    """
+    Replace the section *name* of the results.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    block = f"{begin}\n{text}\n{end}"
+    results = RESULTS.read_text()
+    found = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if found.search(results):
+        results = found.sub(lambda _: block, results)
+    else:
+        results = f"{results.rstrip()}\n\n{block}\n"
+    RESULTS.write_text(results)
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
