@@ -167,6 +167,58 @@ def test_counts_members_however_colons_stand() -> None:
             assert read_json(text) == json.loads(text)
 
 
+def deep(shape: str, levels: int) -> str:
+    """JSON of one shape, so many messages, structs or lists within each other."""
+    opening, closing, innermost = {
+        "messages": ('{"left":', "}", "{}"),
+        "lists of messages": ('{"children":[', "]}", "{}"),
+        "maps of messages": ('{"named":{"k":', "}}", "{}"),
+        "structs": ('{"a":', "}", "{}"),
+        "lists of values": ("[", "]", "[]"),
+    }[shape]
+    return opening * levels + innermost + closing * levels
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "around"),
+    [
+        ("messages", "test.v1.Tree", "%s"),
+        ("lists of messages", "test.v1.Tree", "%s"),
+        ("maps of messages", "test.v1.Tree", "%s"),
+        ("structs", "test.v1.Known", '{"struct":%s}'),
+        ("lists of values", "test.v1.Known", '{"value":%s}'),
+    ],
+)
+def test_depth_is_bounded_where_others_bound_it(shape: str, kind: str, around: str, schema: Schema) -> None:
+    """
+    Nesting is refused before the message would be one that the default limits of protobuf do not read.
+    """
+    descriptor = schema.pool.FindMessageTypeByName(kind)
+    decode = schema.codecs.decoders().decoder(descriptor)
+    for levels in range(1, 120):
+        try:
+            made = decode((around % deep(shape, levels)).encode())
+        except Rejected as rejected:
+            assert "nested" in str(rejected)  # noqa: PT017
+            break
+        assert GetMessageClass(descriptor).FromString(made.SerializeToString()) == made
+        assert schema.codecs.encoders().json(descriptor)(made)
+    assert levels >= 32
+    with pytest.raises(Rejected, match="nested deeper than 100"):
+        decode((around % deep(shape, 5000)).encode())
+
+
+def test_number_of_values_is_bounded() -> None:
+    """
+    As many values as are allowed are read, and what is in strings does not count.
+    """
+    assert len(read_json(b"[" + b",".join([b"1"] * 100) + b"]", most=100)) == 100
+    assert read_json(b'{"a":"' + b"[{," * 1000 + b'"}', most=100)
+    for text in (b"[" + b"1," * 100 + b"1]", b"[" + b"{}," * 50 + b"{}]", b"[[[" * 40 + b"]]]" * 40):
+        with pytest.raises(Rejected, match="holds more than 100 values"):
+            read_json(text, most=100)
+
+
 def test_large_bodies_are_read_in_linear_time() -> None:
     """
     A megabyte of nearly nothing but escapes and colons is no work for seconds.

@@ -5,6 +5,7 @@ Mounting services and calls that have no path.
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -103,3 +104,78 @@ def test_parameter_names_are_not_remembered_without_bound(schema: Schema) -> Non
         with pytest.raises(Rejected):
             binding.message({"parent": "p"}, b"made_up_%d=1" % number)
     assert len(binding._query._known) <= 512
+
+
+def test_requests_by_chance_are_read_or_refused(schema: Schema) -> None:
+    """
+    Whatever stands in path, query and body, a message comes out that can be sent, or a refusal.
+    """
+    random = Random(7)
+    library = service_bindings(schema.service("test.library.v1.Library"), schema.codecs, set_fields=["user_id"])
+    words = [
+        "filter",
+        "title",
+        "not",
+        "author",
+        "name",
+        "book",
+        "tags",
+        "since",
+        "limit",
+        "labels",
+        "x",
+        "",
+        "update_mask",
+    ]
+    texts = [
+        "",
+        "a",
+        "1",
+        "true",
+        "2026-01-01T00:00:00Z",
+        "1s",
+        "%2F",
+        "%zz",
+        "%ff",
+        "%",
+        "+",
+        "=",
+        "&",
+        "\x00",
+        "é",
+        "PROSE",
+    ]
+    bodies = [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"name":1}',
+        b'{"title":"x"}',
+        b'"x"',
+        b'{"userId":1}',
+        b'{"a":',
+        b"\xff",
+        b"1",
+    ]
+    made = 0
+    for _ in range(20000):
+        binding = random.choice(library)
+        names = [variable.name for variable in binding.template.variables] if binding.template else []
+        params = {name: random.choice(texts) for name in names}
+        pairs = [
+            ".".join(random.choices(words, k=random.randrange(1, 4))) + "=" + random.choice(texts)
+            for _ in range(random.randrange(3))
+        ]
+        query = "&".join(pairs).encode()
+        try:
+            message = binding.message(
+                params, query, random.choice(bodies), b"application/json", dict.fromkeys(binding.set_fields, "alice")
+            )
+        except Rejected:
+            continue
+        made += 1
+        message.SerializeToString()
+        if binding.set_fields:
+            assert message.user_id == "alice"  # type: ignore[attr-defined]
+    assert made > 1000

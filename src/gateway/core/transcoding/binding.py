@@ -24,7 +24,7 @@ from gateway.core.transcoding.assigned import Assigned, mention_of
 from gateway.core.transcoding.decode import Decoders, check_required, nullable
 from gateway.core.transcoding.fields import HTTP_BODY, WELL_KNOWN, BadPath, choice_of, field_at, is_map, message_of
 from gateway.core.transcoding.http_rule import BadRule, HttpRule
-from gateway.core.transcoding.json_text import read_json
+from gateway.core.transcoding.json_text import MOST_VALUES, read_json
 from gateway.core.transcoding.mask import mask_field, mask_paths
 from gateway.core.transcoding.query import Ignored, Leaf, QueryReader, leaf
 from gateway.core.transcoding.rejection import Findings, Unfit
@@ -59,6 +59,7 @@ class RequestOptions:
         ignore_body: A body that the rule does not take is dropped instead of refused.
         body_with_get: GET may have a body.
         most_parameters: Of one query.
+        most_values: Of one body: each costs some microseconds, and the reactor waits.
         unescape: See ``Unescape``.
     """
 
@@ -68,6 +69,7 @@ class RequestOptions:
     ignore_body: bool = False
     body_with_get: bool = False
     most_parameters: int = 100
+    most_values: int = MOST_VALUES
     unescape: Unescape = "reserved"
 
 
@@ -238,7 +240,7 @@ class Binding:
             raise Problem(
                 "media_type", "The body must be JSON: application/json.", headers=((b"Accept", b"application/json"),)
             )
-        value = read_json(body)
+        value = read_json(body, self.options.most_values)
         for mention, reason in self._closed:
             found = mention.find(value)
             if found is not None:

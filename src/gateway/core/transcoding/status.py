@@ -4,7 +4,7 @@ A call that failed, as the client may hear of it (google/rpc/code.proto, google/
 What the backend said and what happened on this side of it are told apart: a quota of the backend
 is 429, a reply too large for the gateway is 502, though gRPC has one number for both. The message
 of a status is passed on where a service speaks to its caller, and never where it speaks of itself
-(``MASKED``): servers put exception texts and addresses there. ``docs/transcoding.md`` has the table.
+(``MASKED``): servers put exception texts and addresses there. ``docs/errors.md`` has the table.
 """
 
 from __future__ import annotations
