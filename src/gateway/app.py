@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +19,39 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from gateway.auth.credentials import CredentialSource
-from gateway.auth.identity_block import identity_block
 from gateway.auth.keys import KeyRing
 from gateway.auth.minted import Minter
 from gateway.auth.revocation_file import load_revocations
 from gateway.auth.scopes import check_scopes
 from gateway.auth.tokens import JwtAuthenticator
 from gateway.config.describe import describe
-from gateway.config.expressions import compile_expression
 from gateway.config.load import ConfigErrors, load
-from gateway.config.sections import Config, Route
+from gateway.config.sections import Config
 from gateway.core.address import AddressRule
-from gateway.core.headers import identity_names
-from gateway.core.identity import Identity
 from gateway.core.problems import Problem
-from gateway.core.routes import Entry, RouteTable
+from gateway.core.routes import RouteTable
 from gateway.core.transcoding.openapi import Operation, openapi
 from gateway.memory.revocations import MemoryRevocations
+from gateway.net.process import raise_descriptor_limit
 from gateway.node.background import Background
 from gateway.node.edge import Edge
 from gateway.node.filters import ClientAddress, Credentials, Match, Rule, Trace
 from gateway.node.journal import HttpJournal
 from gateway.node.plan import Filter, Plan, ServedRoute
-from gateway.node.rules import ROOTS, RouteRule
+from gateway.node.rules import ROOTS
 from gateway.ports.http import Exchange
+from gateway.routing import Wiring, own_paths
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics, package_version
 from gateway.upstream.backends import Backends
+from gateway.upstream.call_backends import CallBackends
 from gateway.upstream.fetch import Fetcher
-from gateway.upstream.proxy import Proxy
+from gateway.upstream.mounts import Mount, check_paths, mounts_of
+from gateway.upstream.offline import operations_of
 from gateway.web.admin import AdminPort, Operations
 from gateway.web.factory import ChannelFactory
-from gateway.web.health import HEALTH_PATHS, READY_PATHS, Alive, Options, Ready
+from gateway.web.health import Options
 from gateway.web.listen import Listening, listen
 from gateway.web.tls import CertificateFault
 
@@ -101,8 +100,12 @@ class Gateway:
 
         # Upstreams, and the edge in front of them.
         self.backends = Backends(reactor, random.random, self.metrics, self._event)
+        self.calls = CallBackends(reactor, random.random, self.metrics, self._event)
         access = AccessLog(logs, wall) if config.log.access else None
         self.journal = HttpJournal(self.metrics, access, self.log)
+        self.wiring = Wiring(
+            reactor, self.backends, self.calls, self.minter, self.metrics, refuse=self._refuse, crashed=self._crash
+        )
 
     async def start(self) -> None:
         """
@@ -116,7 +119,10 @@ class Gateway:
         self._load_revocations(config)
         self.keys.start()
         self.backends.prepare(config.upstream)()
-        self.edge = Edge(self._plan(config), reactor.seconds, self.journal)
+        await self.calls.start(config.upstream)
+        mounts = mounts_of(config.route, self.calls.schemas(), ROOTS)
+        check_paths(config.route, mounts)
+        self.edge = Edge(self._plan(config, mounts), reactor.seconds, self.journal)
         self.site = ChannelFactory(
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
         )
@@ -142,17 +148,12 @@ class Gateway:
 
     # What holds: routes and the filters before them.
 
-    def _plan(self, config: Config) -> Plan:
+    def _plan(self, config: Config, mounts: Sequence[Mount]) -> Plan:
         """
         The filters in their order, and every path with what it leads to.
         """
-        tell = {upstream.name: identity_block(upstream, self.minter) for upstream in config.upstream}
-        routes = RouteTable(
-            [
-                *self._own_paths(),
-                *(self._entry(route, config, tell[route.upstream]) for route in config.route if route.path),
-            ]
-        )
+        self.offered = operations_of(mounts)
+        routes = RouteTable([*own_paths(self.why_not_ready), *self.wiring.entries(config, mounts)])
         filters: tuple[Filter, ...] = (
             ClientAddress(AddressRule(config.listen.trusted_proxies)),
             Trace(random.getrandbits),
@@ -165,45 +166,8 @@ class Gateway:
         )
         return Plan(filters, routes, config.digest)
 
-    def _own_paths(self) -> list[Entry[ServedRoute]]:
-        alive = ServedRoute("_health", Alive(), auth=False)
-        ready = ServedRoute("_ready", Ready(self.why_not_ready), auth=False)
-        asked = frozenset((b"GET",))
-        return [
-            *(Entry(path, asked, alive) for path in HEALTH_PATHS),
-            *(Entry(path, asked, ready) for path in READY_PATHS),
-        ]
-
-    def _entry(self, route: Route, config: Config, tell: Callable[[Identity], bytes]) -> Entry[ServedRoute]:
-        section = next(upstream for upstream in config.upstream if upstream.name == route.upstream)
-        handler = Proxy(
-            self.backends.cluster(route.upstream),
-            section,
-            route,
-            drop=identity_names(name for upstream in config.upstream for name, _ in upstream.identity_headers)
-            | {b"authorization"},
-            identity_block=tell,
-            pseudonym=config.server,
-            refuse=self._refuse,
-            clock=self.reactor,
-            random=random.random,
-            metrics=self.metrics,
-        )
-        rule = None
-        if route.when is not None:
-            rule = RouteRule(compile_expression(route.when, ROOTS, rule=True), self.metrics.rule_denials.inc)
-        served = ServedRoute(
-            route.name or str(route.path),
-            handler,
-            auth=route.auth == "required",
-            credentials=route.credentials,
-            scopes=route.scopes,
-            allows=rule,
-            timeout_s=route.timeout_s if route.timeout_s is not None else section.timeout_s,
-            max_body_bytes=route.max_body_bytes if route.max_body_bytes is not None else config.limits.max_body_bytes,
-            methods=route.methods,
-        )
-        return Entry(str(route.path), frozenset(method.encode("ascii") for method in route.methods), served)
+    def _crash(self, exchange: Exchange, failure: Failure) -> None:
+        self.edge.crash(exchange, failure)
 
     def _refuse(self, exchange: Exchange, problem: Problem) -> None:
         self.edge.refuse(exchange, problem)
@@ -242,7 +206,7 @@ class Gateway:
             ready=self.ready,
             readiness=self.readiness,
             config=lambda: describe(self.config),
-            upstreams=self.backends.describe,
+            upstreams=lambda: [*self.backends.describe(), *self.calls.describe()],
             jwks=self.minter.jwks,
             openapi=lambda: openapi(self.offered, title=self.config.server, version=self.config.digest),
             revocations=self.revocations,
@@ -260,6 +224,9 @@ class Gateway:
         try:
             config = load(self.path, os.environ)
             change_backends = self.backends.prepare(config.upstream)
+            change_calls, schemas = self.calls.prepare(config.upstream)
+            mounts = mounts_of(config.route, schemas, ROOTS)
+            check_paths(config.route, mounts)
             change_listeners, restart = self.listening.prepare(config.listen.clients)
             change_keys = self.keys.prepare(config.auth)
             self._load_revocations(config)
@@ -270,10 +237,13 @@ class Gateway:
             return self.reload_fault.splitlines()
         before, self.config = self.config, config
         change_backends()
+        change_calls()
         change_listeners()
         change_keys()
         self.authenticator.configure(config.auth)
-        self.edge.plan = self._plan(config)
+        self.edge.plan = self._plan(config, mounts)
+        if self.calls.reflects():
+            self.background.spawn("descriptors.ask", self._ask_again())
         self.site.configure(config.limits)
         self.logs.set_level(config.log.level)
         self.admin.configure(config.listen, config.admin_key)
@@ -281,6 +251,20 @@ class Gateway:
         self.metrics.config_reloads.inc("taken")
         self.log.info("config.taken", digest=config.digest, before=before.digest, needs_restart=restart)
         return []
+
+    async def _ask_again(self) -> None:
+        """
+        Ask backends that tell their descriptors themselves; what they told before holds until they answer.
+        """
+        if not await self.calls.ask_again():
+            return
+        try:
+            mounts = mounts_of(self.config.route, self.calls.schemas(), ROOTS)
+            check_paths(self.config.route, mounts)
+        except ValueError as error:
+            self._event("descriptors.refused", {"faults": str(error).splitlines()})
+            return
+        self.edge.plan = self._plan(self.config, mounts)
 
     async def stop(self) -> None:
         """
@@ -319,6 +303,7 @@ class Gateway:
         await self.background.stop()
         await self.keys.stop()
         await self.backends.stop()
+        await self.calls.stop()
         self.fetch.close()
 
     # Beside the requests.
@@ -349,12 +334,10 @@ class Gateway:
         """
         Raise the soft limit to the hard one; return how many client connections that allows.
         """
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        before, now = raise_descriptor_limit()
         backends = sum(len(upstream.http) * upstream.max_connections for upstream in self.config.upstream)
-        possible = max(hard - DESCRIPTORS_RESERVED - backends, hard // 4)
-        self.log.info("descriptors.raised", before=soft, now=hard, most_connections=possible)
+        possible = max(now - DESCRIPTORS_RESERVED - backends, now // 4)
+        self.log.info("descriptors.raised", before=before, now=now, most_connections=possible)
         return possible
 
     def _keys_event(self, event: str, *, issuer: str, detail: str) -> None:

@@ -143,5 +143,6 @@ class Upstream:
     breaker: Breaker = field(default_factory=Breaker, metadata=_("Circuit breaker."))
     retry: Retry = field(default_factory=Retry, metadata=_("Retries."))
     tls: UpstreamTls = field(default_factory=UpstreamTls, metadata=_("TLS to the targets."))
+    max_streams: int = field(default=64, metadata=_("gRPC: streams read at once, each by a thread; beyond it 503."))
     descriptors: Path | None = field(default=None, metadata=_("gRPC: a descriptor set file."))
     reflection: bool = field(default=False, metadata=_("gRPC: ask the backend for its descriptors."))

@@ -79,7 +79,7 @@ class Edge:
         except Problem as problem:
             self.refuse(exchange, problem)
         except Exception:  # The edge that catches everything: whatever failed, the client gets an answer.
-            self._crash(exchange, Failure())
+            self.crash(exchange, Failure())
 
     def _wait(
         self,
@@ -104,11 +104,14 @@ class Edge:
             elif isinstance(failure.value, CancelledError):
                 self.refuse(exchange, Problem("internal", reason="cancelled"))
             else:
-                self._crash(exchange, failure)
+                self.crash(exchange, failure)
 
         waiting.addCallbacks(go_on, fail)
 
-    def _crash(self, exchange: Exchange, failure: Failure) -> None:
+    def crash(self, exchange: Exchange, failure: Failure) -> None:
+        """
+        Report a failure of our own once, and answer 500.
+        """
         self._journal.crashed(exchange, failure)
         self.refuse(exchange, Problem("internal", f"Reported as {exchange.request_id}.", reason="crashed"))
 

@@ -25,6 +25,7 @@ class Call:
         metadata: What goes with it, already allowed and checked.
         timeout_s: Seconds left; every call has a deadline.
         idempotent: A second attempt is safe even after the backend may have seen the first.
+        reply_class: The message class that comes back (its ``FromString`` is used); None gives bytes.
     """
 
     method: str
@@ -32,6 +33,7 @@ class Call:
     metadata: Metadata = ()
     timeout_s: float = 10.0
     idempotent: bool = False
+    reply_class: Any = None
 
 
 @dataclass(frozen=True, slots=True)

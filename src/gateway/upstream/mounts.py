@@ -13,6 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from gateway.config.expressions import Expression, ExpressionError, compile_expression
 from gateway.config.sections import Route
+from gateway.core.routes import Entry, RouteTable
 from gateway.core.transcoding.binding import Binding, RequestOptions
 from gateway.core.transcoding.encode import JsonStyle
 from gateway.core.transcoding.fields import BadPath, field_at
@@ -20,7 +21,7 @@ from gateway.core.transcoding.respond import AnswerOptions, Responder
 from gateway.core.transcoding.rules import BadRule, mapped, service_bindings
 from gateway.upstream.descriptors import Schema, SchemaError
 
-__all__ = ["Mount", "MountFault", "mounts_of"]
+__all__ = ["Mount", "MountFault", "check_paths", "mounts_of"]
 
 
 class MountFault(ValueError):
@@ -83,6 +84,34 @@ def mounts_of(routes: Iterable[Route], schemas: Mapping[str, Schema], roots: fro
     if faults:
         raise MountFault(faults)
     return mounts
+
+
+def check_paths(routes: Iterable[Route], mounts: Iterable[Mount]) -> None:
+    """
+    Look whether proxied and mounted paths can stand in one table.
+
+    Raises:
+        RouteConflict: two of them mean the same requests.
+        BadTemplate: a path cannot be read.
+    """
+    RouteTable(
+        [
+            *(
+                Entry(
+                    mount.path,
+                    frozenset(name.encode("ascii") for name in mount.methods),
+                    mount.name,
+                    encoded_slash=True,
+                )
+                for mount in mounts
+            ),
+            *(
+                Entry(str(route.path), frozenset(name.encode("ascii") for name in route.methods), str(route.path))
+                for route in routes
+                if route.path is not None and route.call is None
+            ),
+        ]
+    )
 
 
 def _mount(route: Route, schema: Schema, roots: frozenset[str], where: str, faults: list[str]) -> list[Mount]:

@@ -14,7 +14,7 @@ from gateway.core.transcoding.encode import JsonStyle
 from gateway.core.transcoding.openapi import Operation
 from gateway.core.transcoding.rejection import Rejected
 from gateway.upstream.descriptors import Schema, SchemaError, load_schema
-from gateway.upstream.mounts import Mount, MountFault, mounts_of
+from gateway.upstream.mounts import Mount, MountFault, check_paths, mounts_of
 
 __all__ = ["explain_call", "faults_of", "file_schemas", "offline_mounts", "operations_of"]
 
@@ -61,16 +61,7 @@ def faults_of(config: Config, roots: frozenset[str]) -> list[str]:
     """
     try:
         mounts, _ = offline_mounts(config, roots)
-        RouteTable(
-            [
-                *(Entry(mount.path, _methods(mount), mount.name, encoded_slash=True) for mount in mounts),
-                *(
-                    Entry(str(route.path), frozenset(name.encode("ascii") for name in route.methods), str(route.path))
-                    for route in config.route
-                    if route.path is not None and route.call is None
-                ),
-            ]
-        )
+        check_paths(config.route, mounts)
     except MountFault as fault:
         return list(fault.faults)
     except ValueError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from google.protobuf.message_factory import GetMessageClass
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -85,6 +86,7 @@ class Transcoder:
         self._crashed = crashed
         self._clock = clock
         self._streams = binding.method.server_streaming
+        self._reply_class = GetMessageClass(binding.method.output_type)
 
     def handle(self, exchange: Exchange) -> None:
         """
@@ -131,6 +133,7 @@ class Transcoder:
             self._metadata(exchange),
             max(_LEAST_TIMEOUT_S, exchange.deadline - now),
             exchange.head.method in _IDEMPOTENT or b"idempotency-key" in fields,
+            self._reply_class,
         )
 
     def _set_values(self, exchange: Exchange) -> dict[str, Any]:

@@ -1,0 +1,328 @@
+"""
+One gRPC upstream: unary calls through grpcio's futures, streams through a bounded number of threads.
+
+grpcio finishes calls in threads of its own; what finishes within one turn of the reactor is
+brought over together. Retries, targets, budget and breaker are the cluster's, as for HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from gateway.config.sections import Upstream
+from gateway.core.backoff import backoff
+from gateway.core.problems import Problem
+from gateway.ports.calls import Call, CallFailed, CallReply
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.call_failures import CANCELLED, TARGET_FAULTS, UNAVAILABLE, clean_metadata, failure_of
+from gateway.upstream.call_streams import Streams
+from gateway.upstream.cluster import Cluster, Member
+from gateway.upstream.descriptors import SchemaError
+from gateway.upstream.grpc_target import open_channel, read_target
+from gateway.upstream.health import HealthChecks
+from gateway.upstream.reflection import reflect
+
+__all__ = ["GrpcUpstream"]
+
+HEALTH: Final = "/grpc.health.v1.Health/Check"
+_ADMISSION: Final = {
+    "upstream_open": "open",
+    "upstream_overload": "overload",
+    "upstream_no_target": "no_target",
+}
+
+
+class _Target:
+    """
+    One target's channel, opened at the start.
+    """
+
+    __slots__ = ("channel", "methods")
+
+    def __init__(self) -> None:
+        self.channel: Any = None
+        self.methods: dict[str, Any] = {}
+
+    def unary(self, method: str) -> Any:
+        """Return the callable of *method*: bytes in, bytes out."""
+        found = self.methods.get(method)
+        if found is None:
+            found = self.methods[method] = self.channel.unary_unary(method)
+        return found
+
+
+class GrpcUpstream:
+    """
+    A backend that takes calls (``ports.calls.CallUpstream``).
+
+    Args:
+        random: Evenly from 0 to 1.
+        changed: Told of ejections, checks and breakers, for the log.
+    """
+
+    def __init__(
+        self,
+        section: Upstream,
+        reactor: Any,
+        random: Callable[[], float],
+        metrics: Metrics,
+        changed: Callable[[str, dict[str, Any]], None] = lambda _event, _fields: None,
+    ) -> None:
+        self.section = section
+        self._reactor = reactor
+        self._random = random
+        self._metrics = metrics
+        self._read = [read_target(text) for text in section.grpc]
+        self.cluster: Cluster[_Target] = Cluster(
+            section, [(target.name, _Target()) for target in self._read], random, changed
+        )
+        self._completed: deque[tuple[Any, Deferred[Any]]] = deque()
+        self._awaited = False
+        self._streams = Streams(reactor, section.max_streams)
+        self._checks: HealthChecks[_Target] | None = None
+
+    def start(self) -> None:
+        """
+        Open the channels and begin the checks; twistd has forked.
+        """
+        for target, member in zip(self._read, self.cluster.members, strict=True):
+            member.value.channel = open_channel(target, self.section)
+        health = self.section.health
+        if health is not None:
+            timeout_s = health.timeout_s
+
+            async def probe(target: _Target) -> bool:
+                return await self._well(target, timeout_s)
+
+            self._checks = HealthChecks(self.cluster, health, probe, self._reactor, self._random)
+            self._checks.start()
+
+    async def stop(self) -> None:
+        """
+        End the checks, the streams and the channels; calls under way fail.
+        """
+        if self._checks is not None:
+            await self._checks.stop()
+        self._streams.stop()
+        for member in self.cluster.members:
+            if member.value.channel is not None:
+                # Closing waits for grpcio's own threads.
+                await deferToThread(member.value.channel.close)
+
+    def describe(self) -> dict[str, Any]:
+        """
+        Tell the state, for the admin port.
+        """
+        return {**self.cluster.describe(self._reactor.seconds()), "streams": self._streams.open}
+
+    async def call(self, call: Call) -> CallReply:
+        """
+        Make a unary call.
+        """
+        started = self._reactor.seconds()
+        deadline = started + call.timeout_s
+        metadata = clean_metadata(call.metadata)
+        data = call.message.SerializeToString()
+        admission = self._admit(started)
+        ok: bool | None = None
+        retrying = False
+        tried: list[Member[_Target]] = []
+        try:
+            while True:
+                try:
+                    reply = await self._attempt(call, data, metadata, deadline, tried)
+                except CallFailed as failed:
+                    ok = failed.code not in TARGET_FAULTS if failed.code != CANCELLED else None
+                    wait = self._retry_after(call, failed, len(tried), deadline)
+                    if wait is None or (not retrying and not self.cluster.budget.take(self.cluster.active)):
+                        raise
+                    retrying = True
+                    self._metrics.upstream_retries.inc(self.cluster.name, "tried")
+                    await deferLater(self._reactor, wait)
+                else:
+                    ok = True
+                    return reply
+        finally:
+            if retrying:
+                self.cluster.budget.give_back()
+            self.cluster.finished(admission, self._reactor.seconds(), ok=ok)
+
+    def _admit(self, now: float) -> int:
+        try:
+            return self.cluster.admit(now)
+        except Problem as problem:
+            kind = _ADMISSION[problem.kind.code]
+            raise CallFailed(UNAVAILABLE, local=True, kind=kind, retry_after_s=1.0, attempts=0) from problem
+
+    async def _attempt(
+        self,
+        call: Call,
+        data: bytes,
+        metadata: list[tuple[str, str | bytes]],
+        deadline: float,
+        tried: list[Member[_Target]],
+    ) -> CallReply:
+        cluster = self.cluster
+        now = self._reactor.seconds()
+        member = cluster.pick(now, tried)
+        tried.append(member)
+        attempts = len(tried)
+        cluster.began(member)
+        ok: bool | None = None
+        outcome = "cancelled"
+        try:
+            finished = await self._finished(member.value, call.method, data, metadata, max(0.001, deadline - now))
+            status = finished.code()
+            if status is not grpc.StatusCode.OK:
+                failed = failure_of(finished, attempts, member.name)
+                ok = failed.code not in TARGET_FAULTS if failed.code != CANCELLED else None
+                outcome = failed.kind or "error"
+                raise failed
+            message = self._message(finished, call, attempts, member.name)
+            ok, outcome = True, "ok"
+            return CallReply(
+                message, finished.initial_metadata() or (), finished.trailing_metadata() or (), attempts, member.name
+            )
+        except CallFailed as failed:
+            if ok is None and failed.kind in ("no_message", "malformed"):
+                ok, outcome = False, failed.kind
+            raise
+        finally:
+            cluster.ended(member, self._reactor.seconds(), ok=ok)
+            self._metrics.upstream_attempts.inc(cluster.name, outcome)
+
+    def _message(self, finished: Any, call: Call, attempts: int, target: str) -> Any:
+        data = finished.result()
+        if data is None:
+            raise CallFailed(
+                13, "OK without a message", local=True, kind="no_message", attempts=attempts, target=target
+            )
+        if call.reply_class is None:
+            return data
+        try:
+            return call.reply_class.FromString(data)
+        except Exception as error:  # protobuf's implementations raise different ones.
+            raise CallFailed(
+                13, "the reply is no such message", local=True, kind="malformed", attempts=attempts, target=target
+            ) from error
+
+    def _finished(
+        self, target: _Target, method: str, data: bytes, metadata: list[tuple[str, str | bytes]], timeout_s: float
+    ) -> Deferred[Any]:
+        """Begin a call; the Deferred gives the finished grpcio future, whatever became of it."""
+        future = target.unary(method).future(data, timeout=timeout_s, metadata=metadata)
+        finished: Deferred[Any] = Deferred(lambda _: future.cancel())
+        future.add_done_callback(lambda done: self._done(done, finished))
+        return finished
+
+    def _done(self, future: Any, finished: Deferred[Any]) -> None:
+        """In one of grpcio's threads: leave it for the reactor, and wake the reactor once for all that is left."""
+        self._completed.append((future, finished))
+        if not self._awaited:
+            self._awaited = True
+            self._reactor.callFromThread(self._collect)
+
+    def _collect(self) -> None:
+        self._awaited = False
+        completed = self._completed
+        while completed:
+            future, finished = completed.popleft()
+            if not finished.called:
+                finished.callback(future)
+
+    def _retry_after(self, call: Call, failed: CallFailed, attempts: int, deadline: float) -> float | None:
+        """Seconds until the next attempt; None if there is none."""
+        retry = self.section.retry
+        if failed.code != UNAVAILABLE or attempts >= retry.attempts:
+            return None
+        if not (failed.kind == "connect" or call.idempotent):
+            return None
+        wait = backoff(attempts, retry.backoff_base_s, retry.backoff_max_s, self._random)
+        if failed.retry_after_s is not None:
+            wait = max(wait, failed.retry_after_s)
+        return wait if self._reactor.seconds() + wait < deadline else None
+
+    def stream(self, call: Call) -> AsyncIterator[Any]:
+        """
+        Make a server-streaming call.
+        """
+        return self._streamed(call)
+
+    async def _streamed(self, call: Call) -> AsyncIterator[Any]:
+        now = self._reactor.seconds()
+        metadata = clean_metadata(call.metadata)
+        admission = self._admit(now)
+        cluster = self.cluster
+        member = cluster.pick(now)
+        cluster.began(member)
+        ok: bool | None = None
+        outcome = "cancelled"
+        began = False
+        try:
+            stream = self._streams.begin(
+                member.value.channel,
+                call.method,
+                call.message.SerializeToString(),
+                metadata,
+                call.timeout_s,
+                member.name,
+            )
+            try:
+                while True:
+                    data = await stream.next()
+                    if data is None:
+                        ok, outcome = True, "ok"
+                        return
+                    began = True
+                    yield call.reply_class.FromString(data) if call.reply_class is not None else data
+            finally:
+                stream.cancel()
+        except CallFailed as failed:
+            # A stream that is ended by its deadline did what it was asked as long as it was asked.
+            cut_off = began and failed.kind == "deadline"
+            ok = failed.code not in TARGET_FAULTS if failed.code != CANCELLED and not cut_off else None
+            outcome = failed.kind or "error"
+            raise
+        finally:
+            now = self._reactor.seconds()
+            cluster.ended(member, now, ok=ok)
+            cluster.finished(admission, now, ok=ok)
+            self._metrics.upstream_attempts.inc(cluster.name, outcome)
+
+    async def _well(self, target: _Target, timeout_s: float) -> bool:
+        finished = await self._finished(target, HEALTH, b"", [], timeout_s)
+        status = finished.code()
+        if status is grpc.StatusCode.OK:
+            try:
+                answer = health_pb2.HealthCheckResponse.FromString(finished.result() or b"")
+            except Exception:  # Not the health service's message: it is not well.
+                return False
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        # A backend without the health service, or without the name, serves all the same.
+        return status in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
+
+    async def reflect(self, timeout_s: float) -> list[bytes]:
+        """
+        Ask the backend for its file descriptors, serialised.
+
+        Raises:
+            SchemaError: no target tells them in time.
+        """
+        reason = "no target"
+        for member in self.cluster.members:
+            try:
+                return await deferToThread(reflect, member.value.channel, timeout_s)
+            except grpc.RpcError as error:
+                reason = f"{member.name}: {Failure(error).getErrorMessage()[:200]}"
+                if isinstance(error, grpc.Call):
+                    reason = f"{member.name}: {error.code().name}"
+        raise SchemaError(f"descriptors cannot be had by reflection ({reason})")
