@@ -112,8 +112,8 @@ def test_requests_by_chance_are_read_or_refused(schema: Schema) -> None:
     """
     random = Random(7)
     library = service_bindings(schema.service("test.library.v1.Library"), schema.codecs, set_fields=["user_id"])
-    words = ["", *"filter title not author name book tags since limit labels x update_mask".split()]
-    texts = ["", "\x00", *"a 1 true 2026-01-01T00:00:00Z 1s %2F %zz %ff % + = & é PROSE".split()]
+    words = ["", *"filter title not author name book tags since limit labels x update_mask".split()]  # noqa: SIM905
+    texts = ["", "\x00", *"a 1 true 2026-01-01T00:00:00Z 1s %2F %zz %ff % + = & é PROSE".split()]  # noqa: SIM905
     bodies = [b"", b"\xff", *b'{} [] null 1 "x" {"name":1} {"title":"x"} {"userId":1} {"a":'.split()]
     made = 0
     for _ in range(20000):
