@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -59,8 +60,9 @@ class Shown:
         """Process ids of all that it started."""
         found, looked = [], [self.process.pid]
         while looked:
-            listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(looked.pop())], capture_output=True, check=False)
-            pids = [int(pid) for pid in listed.stdout.split()]
+            # Not ps, which a small system need not have.
+            tasks = Path(f"/proc/{looked.pop()}/task").glob("*/children")
+            pids = [int(pid) for task in tasks for pid in task.read_text().split()]
             found += pids
             looked += pids
         return found
@@ -201,11 +203,8 @@ def test_gateway_that_dies_ends_the_demo(tmp_path: Path) -> None:
     """
     with shown(demo("--data", str(tmp_path)), tmp_path) as it:
         children = it.children()
-        listed = subprocess.run(
-            ["ps", "-o", "pid=,args=", *map(str, children)], capture_output=True, text=True, check=True
-        )
-        twistd = next(line for line in listed.stdout.splitlines() if "demo/gateway.toml" in line)
-        subprocess.run(["kill", "-KILL", twistd.split()[0]], check=True)
+        twistd = next(pid for pid in children if b"twistd" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(twistd, signal.SIGKILL)
         assert it.process.wait(60) == 1
         assert "gateway ended by itself" in it.said
     assert not [pid for pid in children if alive(pid)]
