@@ -10,16 +10,18 @@ of a status is passed on where a service speaks to its caller, and never where i
 from __future__ import annotations
 
 from base64 import b64encode
+from functools import cache
 from math import ceil
 from typing import Any, Final
 
+from google.protobuf import any_pb2
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from gateway.core.message import Header
 from gateway.core.problems import CATALOGUE, Problem
-from gateway.core.transcoding.encode import Encoders, Unwritable
+from gateway.core.transcoding.encode import Encoders, ToBuiltins, Unwritable
 
 __all__ = ["LOCAL", "MASKED", "NAMES", "http_status", "problem_of"]
 
@@ -199,7 +201,7 @@ class _Told:
 
     def other(self, name: str, detail: Any) -> dict[str, Any]:
         if name in _PUBLIC:
-            known: dict[str, Any] = Encoders(Default()).builtins(detail.DESCRIPTOR)(detail)
+            known: dict[str, Any] = _standard()(detail)
             return known
         if self.encoders is not None:
             try:
@@ -209,6 +211,12 @@ class _Told:
             else:
                 return made
         return {"@type": detail.type_url, "value": b64encode(detail.value).decode("ascii")}
+
+
+@cache
+def _standard() -> ToBuiltins:
+    """Write an Any of google.rpc's own types."""
+    return Encoders(Default()).builtins(any_pb2.Any.DESCRIPTOR)
 
 
 def _name(code: int) -> str:
