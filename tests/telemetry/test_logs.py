@@ -110,7 +110,7 @@ def test_everything_is_json(tmp_path: Path) -> None:
         bridge = LogsBridge(logs)
         logs.logger(instance="i-1").info("gateway.started", port=4000)
         logger = Logger(observer=bridge)
-        logger.warn("twisted {what}", what="line\nbroken")
+        logger.warn("twisted {what}", what="line\nbroken")  # noqa: G010  # Twisted's name for it
         try:
             raise ValueError("bad")
         except ValueError:
