@@ -21,10 +21,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gateway.core.message import Header, ResponseHead
+from gateway.core.message import CHUNKED, Header, ResponseHead
 from gateway.net.transports import pending_bytes
 from gateway.upstream.call import Call
-from gateway.upstream.response import FRAMING, Framing, Unclear, check_interim, final_head, stays_open
+from gateway.upstream.response import FRAMING, Framing, Unclear, check_interim, final_head, head_bytes, stays_open
 from gateway.upstream.tls import tls_fault
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Connection(Protocol):
         self._unclear = ""
         self._spent_bytes = 0  # On heads; after the head on trailers and chunk framing.
         self._interim = 0
+        self._interim_bytes = 0
         self._informs: list[tuple[int, list[Header]]] | None = None
 
     def connectionMade(self) -> None:
@@ -120,6 +121,8 @@ class Connection(Protocol):
             self._spent_bytes += len(data)
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # A mistake of ours, not the backend's: it belongs in the log.
         except httptools.HttpParserUpgrade:
             self._unclear = "an upgrade that was not asked for"
         except httptools.HttpParserError as error:
@@ -170,7 +173,8 @@ class Connection(Protocol):
         call.answered = True
         if ended:
             if call.method == b"HEAD":
-                self._reusable = self._reusable and not data and _ends_with_head(read)
+                # Nothing may have come after the head; llhttp takes it for a body.
+                self._reusable = self._reusable and not data and read.endswith(b"\r\n\r\n")
                 data = b""
             self._end(call)
         if not answered:
@@ -212,7 +216,7 @@ class Connection(Protocol):
             call.sent = False
         call.fail("reset", type(reason.value).__name__)
 
-    # llhttp's callbacks. What they raise would end up as a parser's error.
+    # llhttp's callbacks.
 
     def on_message_begin(self) -> None:
         """
@@ -257,6 +261,7 @@ class Connection(Protocol):
             if status < _FINAL_STATUS:
                 self._version = ""  # What was seen of it was this one's.
                 self._interim += 1
+                self._interim_bytes += head_bytes(headers)
                 check_interim(status, version, headers)
                 if self._interim > MAX_INTERIM:
                     raise Unclear("too many interim responses")
@@ -268,7 +273,11 @@ class Connection(Protocol):
                 raise Unclear("status line")
             most = self._pool.max_head_bytes
             response, framing = final_head(
-                status, version, self._reason, headers, most if self._spent_bytes > most else None
+                status,
+                version,
+                self._reason,
+                headers,
+                most - self._interim_bytes if self._spent_bytes > most else None,
             )
         except Unclear as unclear:
             self._unclear = str(unclear)
@@ -299,9 +308,14 @@ class Connection(Protocol):
         """
         The end of the message. ``should_keep_alive`` is true to it only in here.
         """
+        call, response = self._call, self._response
         if self._awaited == _BODY:
-            self._awaited = _NOTHING
-            self._reusable = self._parser.should_keep_alive()
+            if not self._unclear:
+                self._awaited = _NOTHING
+                self._reusable = self._parser.should_keep_alive()
+        elif call is not None and call.method == b"HEAD" and response is not None and response.body_length == CHUNKED:
+            # The last chunk of a body that a response to HEAD does not have.
+            self._reusable = False
 
 
 @implementer(IHandshakeListener)
@@ -350,8 +364,3 @@ class TlsConnection(Connection):
         super().connectionLost(reason)
         if waiting is not None:
             waiting[0].fail("connect", tls_fault(reason.value))
-
-
-def _ends_with_head(read: bytes) -> bool:
-    """Whether nothing came after the head of a response to HEAD, not even the end of a chunked body."""
-    return read.endswith(b"\r\n\r\n") and not read.endswith(b"\r\n0\r\n\r\n")

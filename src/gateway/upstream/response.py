@@ -14,7 +14,7 @@ from enum import Enum
 from gateway.core.headers import tokens_of
 from gateway.core.message import CHUNKED, Header, ResponseHead, values_of
 
-__all__ = ["FRAMING", "Framing", "Unclear", "check_interim", "final_head", "stays_open"]
+__all__ = ["FRAMING", "Framing", "Unclear", "check_interim", "final_head", "head_bytes", "stays_open"]
 
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 """Names that say where a body ends."""
@@ -73,7 +73,7 @@ def final_head(
         or (reason not in _COMMON_REASONS and _is_plain(reason) is None)
     ):
         raise Unclear("status line")
-    if most_bytes is not None and len(reason) + sum(len(name) + len(value) + 4 for name, value in headers) > most_bytes:
+    if most_bytes is not None and len(reason) + head_bytes(headers) > most_bytes:
         raise Unclear("head too large")
     fields = {name.lower(): value for name, value in headers}
     announced = fields.pop(b"content-length", None)
@@ -89,9 +89,17 @@ def final_head(
     if coding is None:
         return ResponseHead(status, reason, headers, fields, 0 if status == _NO_CONTENT else CHUNKED), Framing.CLOSE
     kept = [header for header in headers if header[0].lower() != b"transfer-encoding"]
-    if version != "1.1" or coding.strip(b" \t").lower() != b"chunked" or len(kept) != len(headers) - 1:
+    # Spaces alone: with a tab behind it, llhttp does not know the coding and would read until the connection closes.
+    if version != "1.1" or coding.rstrip(b" ").lower() != b"chunked" or len(kept) != len(headers) - 1:
         raise Unclear("transfer coding")
     return ResponseHead(status, reason, kept, fields, CHUNKED), Framing.CHUNKS
+
+
+def head_bytes(headers: list[Header]) -> int:
+    """
+    Count what the lines of a head took at least.
+    """
+    return sum([len(name) + len(value) + 4 for name, value in headers])
 
 
 def stays_open(version: str, headers: list[Header]) -> bool:
