@@ -1,8 +1,8 @@
 """
-``make demo``: the gateway and the backend behind it, as processes of their own, until Ctrl-C.
+``make demo``: the gateway and the backends behind it, as processes of their own, until Ctrl-C.
 
-Ports come from the command line, else from GATEWAY_PORT, ADMIN_PORT and PLAYERS_PORT, else they are 4000,
-9100 and 7001; 0 takes any that is free. Exit code 0 after Ctrl-C or TERM; 1 when something
+Ports come from the command line, else from GATEWAY_PORT, ADMIN_PORT, PLAYERS_PORT and GAME_PORT,
+else they are 4000, 9100, 7001 and 7100; 0 takes any that is free. Exit code 0 after Ctrl-C or TERM; 1 when something
 could not start or ended by itself.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,12 +23,13 @@ from urllib.request import ProxyHandler, build_opener
 
 from demo.children import Children
 from demo.ports import free_port, taken
+from demo.protos import compile_protos
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CONFIG = "demo/gateway.toml"
 START_S = 30.0
-PORTS = (("GATEWAY_PORT", 4000), ("ADMIN_PORT", 9100), ("PLAYERS_PORT", 7001))
+PORTS = (("GATEWAY_PORT", 4000), ("ADMIN_PORT", 9100), ("PLAYERS_PORT", 7001), ("GAME_PORT", 7100))
 
 # Whatever proxy the environment names is not for this machine's own ports.
 _open = build_opener(ProxyHandler({})).open
@@ -90,7 +92,7 @@ def settle(name: str, port: int) -> int:
 
 def start(children: Children, data: Path, environ: dict[str, str]) -> None:
     """
-    Start the backend, then the gateway; return once both answer.
+    Start the backends, then the gateway; return once all answer.
 
     Raises:
         CannotStart: one of them did not.
@@ -100,10 +102,32 @@ def start(children: Children, data: Path, environ: dict[str, str]) -> None:
     players = [sys.executable, "-m", "demo.players", "--port", environ["PLAYERS_PORT"], "--db", str(database)]
     children.start("players", players, environ)
     answers(children, f"http://127.0.0.1:{environ['PLAYERS_PORT']}/health")
+    compile_protos()
+    game = [sys.executable, "-m", "demo.game", "--port", environ["GAME_PORT"]]
+    children.start("game", game, environ)
+    listens(children, int(environ["GAME_PORT"]))
     # No pid file: several demos can run in one folder.
     gateway = [str(BIN / "twistd"), "-n", "--pidfile=", "gateway", "--config", CONFIG]
     children.start("gateway", gateway, environ)
     answers(children, f"http://127.0.0.1:{environ['GATEWAY_PORT']}/ready")
+
+
+def listens(children: Children, port: int) -> None:
+    """
+    Wait until somebody listens on *port*.
+    """
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        ended = children.ended()
+        if ended:
+            raise CannotStart(f"{ended} did not start; it says why above")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=2.0).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise CannotStart(f"nobody listens on port {port} after {START_S:.0f} s")
 
 
 def answers(children: Children, url: str) -> None:

@@ -117,6 +117,8 @@ def explain_call(
         told.append(("set", f"{name} = {expression.source}"))
         if expression.roots <= {"claims", "path"} and (claims or "claims" not in expression.roots):
             values[name] = expression.value({"claims": claims, "path": match.params})
+        else:
+            values[name] = None  # Only a real request has it.
     try:
         message = mount.binding.message(match.params, target.query, body, b"application/json" if body else b"", values)
     except Rejected as rejected:

@@ -1,0 +1,3 @@
+"""
+The demo's game: Connect Four tables behind gRPC, in memory.
+"""
