@@ -17,57 +17,69 @@ SOURCE = ROOT / "src"
 HOMES = {"demo": ROOT / "demo"}
 """Where the modules of ``protos/NAME`` go, if not into the package."""
 PACKAGE = SOURCE / "gateway" / "protos"
-INIT = '"""\nGenerated from ``protos/``.\n"""\n'
+INIT = b'"""\nGenerated from ``protos/``.\n"""\n'
 
 
-def compile_protos() -> dict[Path, str]:
+def protoc(sources: list[Path], *wanted: str) -> None:
     """
-    Compile all of ``protos/``; return every module that there should be, with its text.
+    Run the compiler on *sources*, named from ``protos/``.
+    """
+    # Only there while building.
+    import google.api.annotations_pb2 as annotations  # noqa: PLC0415
+    from grpc_tools import protoc as compiler  # noqa: PLC0415
+
+    roots = (PROTOS, Path(compiler.__file__).parent / "_proto", Path(annotations.__file__).parents[2])
+    if compiler.main(["protoc", *(f"-I{root}" for root in roots), *wanted, *map(str, sources)]):
+        raise SystemExit("protoc failed; see above")
+
+
+def compile_protos() -> dict[Path, bytes]:
+    """
+    Compile all of ``protos/``; return every file that there should be, with what it holds.
 
     ``protos/gateway/v1`` becomes ``gateway.protos.gateway.v1``, so that the gateway claims no other
-    top-level name when it is installed; ``protos/demo/game/v1`` becomes ``demo.game.v1``.
+    top-level name when it is installed; ``protos/demo/game/v1`` becomes ``demo.game.v1``, and
+    ``demo/game.binpb``, the descriptor set by which the gateway knows that backend.
     """
     sources = [path.relative_to(PROTOS) for path in sorted(PROTOS.rglob("*.proto"))]
     if not sources:
         return {}
-    # Only there while building.
-    import google.api.annotations_pb2 as annotations  # noqa: PLC0415
-    from grpc_tools import protoc  # noqa: PLC0415
-
-    roots = (PROTOS, Path(protoc.__file__).parent / "_proto", Path(annotations.__file__).parents[2])
     inside = "|".join(sorted({re.escape(path.parts[0]) for path in sources if path.parts[0] not in HOMES}))
     ours = re.compile(rf"^(from|import) (?=(?:{inside})\.)", re.MULTILINE)
-    modules: dict[Path, str] = {}
+    files: dict[Path, bytes] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        out = [f"--{kind}_out={scratch}" for kind in ("python", "pyi", "grpc_python")]
-        if protoc.main(["protoc", *(f"-I{root}" for root in roots), *out, *map(str, sources)]):
-            raise SystemExit("protoc failed; see above")
+        protoc(sources, *(f"--{kind}_out={scratch}" for kind in ("python", "pyi", "grpc_python")))
         for made in Path(scratch).rglob("*.py*"):
             name = made.relative_to(scratch)
             home = HOMES.get(name.parts[0], PACKAGE / name.parts[0])
             path = home.joinpath(*name.parts[1:])
             text = made.read_text(encoding="utf-8")
-            modules[path] = ours.sub(r"\1 gateway.protos.", text) if inside else text
+            files[path] = (ours.sub(r"\1 gateway.protos.", text) if inside else text).encode()
             for folder in (home, *(parent for parent in path.parents if home in parent.parents)):
                 if not (folder / "__init__.py").exists():
-                    modules[folder / "__init__.py"] = INIT
-    return modules
+                    files[folder / "__init__.py"] = INIT
+        for name in {source.parts[1] for source in sources if source.parts[0] == "demo"}:
+            described = Path(scratch) / f"{name}.binpb"
+            of_it = [source for source in sources if source.parts[:2] == ("demo", name)]
+            protoc(of_it, "--include_imports", f"--descriptor_set_out={described}")
+            files[HOMES["demo"] / described.name] = described.read_bytes()
+    return files
 
 
-def put(modules: dict[Path, str]) -> None:
+def put(files: dict[Path, bytes]) -> None:
     """
-    Write *modules*, and remove those of protos that are gone.
+    Write *files*, and remove modules of the package whose protos are gone.
 
     What is as it should be is not touched: an interpreter that imports it meanwhile never finds half a file.
     """
-    for home in (PACKAGE, *HOMES.values()):
-        for stale in {*home.rglob("*_pb2.py"), *home.rglob("*_pb2.pyi"), *home.rglob("*_pb2_grpc.py")} - modules.keys():
-            stale.unlink()
-    for path, text in modules.items():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+    made = {path for ending in ("py", "pyi") for path in PACKAGE.rglob(f"*_pb2*.{ending}")}
+    for stale in made - files.keys():
+        stale.unlink()
+    for path, content in files.items():
+        if not path.exists() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.name}.{os.getpid()}")
-            part.write_text(text, encoding="utf-8")
+            part.write_bytes(content)
             part.replace(path)
 
 

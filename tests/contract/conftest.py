@@ -2,7 +2,7 @@
 The stores under contract: each fixture gives every implementation in turn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -35,7 +35,7 @@ class Hearing:
     def left(self, channel: str, info: ClientInfo) -> None:
         self.comings.append(("leave", channel, info))
 
-    def interrupted(self, channels: list[str]) -> None:
+    def interrupted(self, channels: Sequence[str]) -> None:
         self.gaps.extend(channels)
 
 
