@@ -59,6 +59,29 @@ def test_every_room_has_a_row() -> None:
     assert rows == folders | modules
 
 
+SECRET = "a-secret-that-only-this-test-knows"
+CONFIG = """
+[listen]
+clients = "tcp:{port}:interface=127.0.0.1"
+admin   = "tcp:{admin}:interface=127.0.0.1"
+
+[[auth.issuer]]
+issuer     = "https://id.example"
+audience   = "gateway"
+algorithms = "HS256"
+secret     = "{secret}"
+
+[upstream.players]
+http = "http://127.0.0.1:{backend}"
+
+[[route]]
+path     = "/api/players/{{player_id}}"
+methods  = ["PUT", "PATCH"]
+upstream = "players"
+when     = "path.player_id == claims.sub"
+"""
+
+
 class Echo(Resource):
     """A backend that sends back what it gets."""
 
@@ -94,23 +117,23 @@ async def test_life_of_a_request_is_what_happens(tmp_path: Path) -> None:
     reactor: Any = global_reactor
     site = Site(Echo())
     backend = reactor.listenTCP(0, site, interface="127.0.0.1")
-    ports = {"GATEWAY_PORT": str(free_port()), "ADMIN_PORT": str(free_port())}
-    environ = {**ports, "PLAYERS_PORT": str(backend.getHost().port), "JWT_SECRET": "a-secret-that-only-this-test-knows"}
-    path = ROOT / "demo" / "gateway.toml"
+    port = free_port()
+    path = tmp_path / "gateway.toml"
+    path.write_text(CONFIG.format(port=port, admin=free_port(), backend=backend.getHost().port, secret=SECRET))
     with (tmp_path / "log").open("wb") as log:
         sink = Sink(log.fileno())
-        gateway = Gateway(reactor, load(path, environ), path, Logs(sink, pretty=False))
+        gateway = Gateway(reactor, load(path, {}), path, Logs(sink, pretty=False))
         await gateway.start()
         now = int(time.time())
-        claims = {"iss": "https://id.demo.example", "aud": "gateway", "sub": "alice", "iat": now, "exp": now + 600}
-        token = jwt.encode(claims, environ["JWT_SECRET"], algorithm="HS256")
+        claims = {"iss": "https://id.example", "aud": "gateway", "sub": "alice", "iat": now, "exp": now + 600}
+        token = jwt.encode(claims, SECRET, algorithm="HS256")
         seen: set[str] = set()
         sys.setprofile(lambda frame, _event, _argument: seen.add(frame.f_code.co_filename))
         try:
             agent = Agent(reactor)
             answer: Any = await agent.request(
                 b"PATCH",
-                f"http://127.0.0.1:{ports['GATEWAY_PORT']}/api/players/alice".encode(),
+                f"http://127.0.0.1:{port}/api/players/alice".encode(),
                 Headers({"Authorization": [f"Bearer {token}"]}),
                 FileBodyProducer(BytesIO(b'{"motto": "all in"}')),
             )
