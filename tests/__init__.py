@@ -1,0 +1,3 @@
+"""
+The tests; a package, so that a folder in here never stands for a package of the same name.
+"""
