@@ -23,6 +23,42 @@ TARGET_FAULTS: Final = frozenset((2, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, 1
 MAX_METADATA: Final = 8 * 1024
 """Bytes of metadata; servers refuse more, each at its own bound, with a status of their own."""
 
+_KINDS: Final = {
+    CANCELLED: "cancelled",
+    2: "malformed",
+    DEADLINE_EXCEEDED: "deadline",
+    12: "malformed",
+    INTERNAL: "malformed",
+    UNAVAILABLE: "connect",
+}
+_TRANSPORT: Final = (
+    r"failed to connect to all addresses|connections to all backends failing|DNS resolution failed|"
+    r"(?:Stream removed|Socket closed|Connection (?:reset|refused)|Broken pipe|GOAWAY received|Endpoint closing|"
+    r"End of TCP stream|keepalive watchdog timeout|Transport closed|Channel (?:closed|is shut ?down)|recvmsg:|sendmsg:|"
+    r"Cancelling all calls|too_many_pings|Received http2 header with status)"
+)
+_OWN_WORDS: Final = {
+    CANCELLED: re.compile(
+        r"Locally cancelled by application!|Channel closed!?|CANCELLED|RST_STREAM|Received RST_STREAM.*", re.DOTALL
+    ).match,
+    2: re.compile(
+        r"Stream removed|Received http2 header with status|(?:Stream|Missing|Unexpected).*(?:trailers|status)",
+        re.DOTALL,
+    ).match,
+    DEADLINE_EXCEEDED: re.compile(r"Deadline Exceeded$").match,
+    RESOURCE_EXHAUSTED: re.compile(
+        r".*(?:Received message larger than max|Sent message larger than max|metadata size exceeds)", re.DOTALL
+    ).match,
+    12: re.compile(r"Received http2 header with status").match,
+    INTERNAL: re.compile(
+        r"Received RST_STREAM|RST_STREAM|Received http2|Failed parsing HTTP/2|Stream removed|Exception (?:de)?serializing|"
+        r"No status received|Missing .*status|Invalid metadata|Bad .*(?:frame|header)|.*compress",
+        re.DOTALL,
+    ).match,
+    UNAVAILABLE: re.compile(r".*(?:" + _TRANSPORT + ")", re.DOTALL).match,
+}
+"""How grpcio's own failures begin, by status."""
+
 _key = re.compile(r"[0-9a-z_.\-]+").fullmatch
 _value = re.compile(r"[!-~](?:[ -~]*[!-~])?|").fullmatch
 _pushback: Final = "grpc-retry-pushback-ms"
@@ -43,14 +79,11 @@ def failure_of(error: Any, attempts: int, target: str) -> CallFailed:
             details = value
         elif key == _pushback and isinstance(value, str) and value.isdigit():
             retry_after_s = int(value) / 1000
-    # grpcio says so of what came over the wire; everything else was made on this side of it.
-    debug = error.debug_error_string() if hasattr(error, "debug_error_string") else ""
-    local = "received from peer" not in (debug or "")
-    kind = _kind(code, text) if local else ""
+    kind = _kind(code, text)
     return CallFailed(
         code,
         text,
-        local=bool(kind) and local,
+        local=bool(kind),
         kind=kind,
         details=details,
         metadata=[(key, value) for key, value in trailing],
@@ -61,20 +94,20 @@ def failure_of(error: Any, attempts: int, target: str) -> CallFailed:
 
 
 def _kind(code: int, text: str) -> str:
-    if code == CANCELLED:
-        return "cancelled"
-    if code == DEADLINE_EXCEEDED:
-        return "deadline"
-    if code == UNAVAILABLE:
-        return "connect"
+    """
+    Tell what grpcio made itself from what the backend said; empty for the backend's.
+
+    grpcio 1.85 marks neither: only its own texts tell them apart. A backend that used one of
+    them would at worst be blamed less than it should.
+    """
+    said = _OWN_WORDS.get(code)
+    if said is None or not said(text):
+        return ""
     if code == RESOURCE_EXHAUSTED:
-        lowered = text.lower()
-        if "metadata" in lowered:
+        if "metadata" in text.lower():
             return "too_large_request"
-        return "too_large_message" if "sent message" in lowered else "too_large_reply"
-    if code in (INTERNAL, 2):
-        return "malformed"
-    return ""
+        return "too_large_message" if "Sent message" in text else "too_large_reply"
+    return _KINDS[code]
 
 
 def clean_metadata(pairs: Metadata) -> list[tuple[str, str | bytes]]:
