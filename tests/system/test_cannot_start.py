@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.system.installation import Installation, clone
 from tests.system.processes import config, run
 
