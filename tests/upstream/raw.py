@@ -12,13 +12,13 @@ Script = Callable[[socket.socket], None]
 
 class RawBackend:
     """
-    Accepts connections on loopback; each runs the script in a thread of its own.
+    Accepts connections on loopback, or on a socket of a test's own; each runs the script in a thread of its own.
     """
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, listening: socket.socket | None = None) -> None:
         self._script = script
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self._listening.getsockname()[1]
+        self._listening = listening or socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = 0 if listening else self._listening.getsockname()[1]
         self.connections: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -185,6 +185,7 @@ class Call:
         Go on over *connection*: send *payload* and what was written before it was there.
         """
         self.connection = connection
+        self.give_up = None
         self.sent = True
         early = self._early
         if early is not None:
