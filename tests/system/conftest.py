@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.system.backend import Backend, recording
 from tests.system.installation import Installation, install
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.system.installation import Installation, clone
 from tests.system.processes import config, run
 

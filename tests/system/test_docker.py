@@ -16,13 +16,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from tests.system.dockerfile import read_dockerfile
+from tests.system.installation import ROOT, Installation
+from tests.system.processes import config, environment, eventually, run, running
 
 from gateway.config.load import parse
 from gateway.config.sections import Config
 from gateway.tap import Options
-from tests.system.dockerfile import read_dockerfile
-from tests.system.installation import ROOT, Installation
-from tests.system.processes import config, environment, eventually, run, running
 
 DOCKERFILE = read_dockerfile(ROOT / "Dockerfile")
 UNIT = ROOT / "deploy" / "gateway.service"

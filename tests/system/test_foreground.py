@@ -13,7 +13,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from tests.system.backend import Backend
 from tests.system.installation import Installation, clone
 from tests.system.processes import Answer, alive, ask, eventually, run, running, token

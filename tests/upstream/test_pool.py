@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from tests.upstream.conftest import Pools, Receiving
+from tests.upstream.raw import RawBackend, answering, backend, read_head
+from tests.web.harness import eventually
 from twisted.internet import reactor as installed
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater
@@ -18,9 +21,6 @@ from gateway.core.message import CHUNKED, Header, ResponseHead
 from gateway.net.transports import pending_bytes
 from gateway.ports.upstream import Fault
 from gateway.upstream.pool import Pool
-from tests.upstream.conftest import Pools, Receiving
-from tests.upstream.raw import RawBackend, answering, backend, read_head
-from tests.web.harness import eventually
 
 reactor: Any = installed
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
