@@ -76,11 +76,11 @@ def demo(*options: str) -> list[str]:
 
 
 @contextmanager
-def shown(command: list[str], folder: Path, ports: tuple[int, int, int] = (0, 0, 0)) -> Iterator[Shown]:
+def shown(command: list[str], folder: Path, ports: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Iterator[Shown]:
     """
     Run a demo until the block ends; it was ready at the block's begin.
     """
-    names = ("GATEWAY_PORT", "ADMIN_PORT", "PLAYERS_PORT")
+    names = ("GATEWAY_PORT", "ADMIN_PORT", "PLAYERS_PORT", "GAME_PORT")
     chosen = {name: str(port or free_port()) for name, port in zip(names, ports, strict=True)}
     with (folder / "output").open("wb") as out:
         process = subprocess.Popen(
@@ -177,7 +177,7 @@ def test_taken_port_is_named(tmp_path: Path, which: int) -> None:
     """
     A port that somebody has is told with its number and with what to do, and nothing is left running.
     """
-    names = ("GATEWAY_PORT", "ADMIN_PORT", "PLAYERS_PORT")
+    names = ("GATEWAY_PORT", "ADMIN_PORT", "PLAYERS_PORT", "GAME_PORT")
     with shown(demo("--data", str(tmp_path)), tmp_path) as it:
         taken = it.curl()[0]
         ports = {name: str(taken if index == which else free_port()) for index, name in enumerate(names)}

@@ -33,7 +33,7 @@ class Served:
         return self.answer(request, context)
 
 
-class _Handlers(grpc.GenericRpcHandler):
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     def __init__(self, served: Served) -> None:
         self._served = served
 

@@ -146,13 +146,15 @@ async def test_deadline_is_ours_and_cancels_there() -> None:
     """
     A backend that takes too long is given up at the deadline, and sees that.
     """
-    with grpc_backend(lambda request, context: context.add_callback(lambda: None) or time.sleep(3) or request) as (
-        port,
-        served,
-    ):
+
+    def slowly(request: bytes, context: Any) -> bytes:
+        time.sleep(3)
+        return request
+
+    with grpc_backend(slowly) as (port, served):
         async with upstream(port) as made:
             failed = await failure(made, asking(timeout_s=0.3))
-            assert (failed.code, failed.local, failed.kind) == (4, True, "deadline")
+            assert (failed.code, failed.local, failed.kind) == (4, True, "deadline"), failed.message
             assert served.cancelled.wait(5)
 
 
@@ -250,12 +252,15 @@ def message(data: bytes, *, length: int | None = None) -> bytes:
     return b"\x00" + struct.pack("!I", len(data) if length is None else length) + data
 
 
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
 TRAILERS = header(b"grpc-status", b"0")
 BROKEN: dict[str, Callable[[socket.socket], None]] = {
     "no answer": lambda connection: None,
-    "reset of the connection": lambda connection: (
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)) or connection.close()
-    ),
+    "reset of the connection": reset,
     "reset of the stream": lambda connection: connection.sendall(frame(3, 0, 1, struct.pack("!I", 2))),
     "goaway": lambda connection: connection.sendall(frame(7, 0, 0, struct.pack("!II", 0, 2))),
     "OK without a message": lambda connection: connection.sendall(frame(1, 5, 1, HEAD + TRAILERS)),

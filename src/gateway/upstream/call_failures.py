@@ -39,19 +39,19 @@ _TRANSPORT: Final = (
 )
 _OWN_WORDS: Final = {
     CANCELLED: re.compile(
-        r"Locally cancelled by application!|Channel closed!?|CANCELLED|RST_STREAM|Received RST_STREAM.*", re.DOTALL
+        r"Locally cancelled by application!|Channel closed!?|CANCELLED|Stream removed|.*RST_STREAM", re.DOTALL
     ).match,
     2: re.compile(
         r"Stream removed|Received http2 header with status|(?:Stream|Missing|Unexpected).*(?:trailers|status)",
         re.DOTALL,
     ).match,
-    DEADLINE_EXCEEDED: re.compile(r"Deadline Exceeded$").match,
+    DEADLINE_EXCEEDED: re.compile(r".*deadline.?exceeded|$", re.IGNORECASE | re.DOTALL).match,
     RESOURCE_EXHAUSTED: re.compile(
         r".*(?:Received message larger than max|Sent message larger than max|metadata size exceeds)", re.DOTALL
     ).match,
     12: re.compile(r"Received http2 header with status").match,
     INTERNAL: re.compile(
-        r"Received RST_STREAM|RST_STREAM|Received http2|Failed parsing HTTP/2|Stream removed|Exception (?:de)?serializing|"
+        r".*RST_STREAM|Received http2|Failed parsing HTTP/2|Stream removed|Exception (?:de)?serializing|"
         r"No status received|Missing .*status|Invalid metadata|Bad .*(?:frame|header)|.*compress",
         re.DOTALL,
     ).match,
