@@ -17,10 +17,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.ports import free_port
-
 from bench.machine import Layout, resident_bytes, tree
 from bench.targets import gateway, make_key, pinned, token
+from demo.ports import free_port
 
 __all__ = ["MOST_GROWTH", "Passed", "measure"]
 

@@ -23,10 +23,10 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from demo.ports import free_port
 
 from bench.machine import layout
 from bench.targets import BIN, ISSUER, make_key, pinned
+from demo.ports import free_port
 
 __all__ = ["Counted", "faults", "measure"]
 

@@ -20,11 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from demo.ports import free_port
-
 from bench.load import load, request_head
 from bench.machine import Layout, layout, resident_bytes, tree
 from bench.targets import backend, gateway, make_key, pinned, token
+from demo.ports import free_port
 
 MOST_GROWTH = 0.10
 BURST_S = 3.0

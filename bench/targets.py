@@ -21,9 +21,9 @@ from pathlib import Path
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from demo.ports import free_port
 
 from bench.machine import Layout, tree
+from demo.ports import free_port
 
 __all__ = ["MISSING", "Target", "backend", "make_key", "pinned", "targets", "token"]
 

@@ -14,7 +14,6 @@ from typing import Any
 import jwt
 import pytest
 import pytest_twisted
-from demo.ports import free_port
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.web.client import Agent, FileBodyProducer
@@ -22,6 +21,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from demo.ports import free_port
 from gateway.app import Gateway
 from gateway.config.load import load
 from gateway.telemetry.logs import Logs

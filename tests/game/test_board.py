@@ -3,9 +3,10 @@ Connect Four, as its rules have it.
 """
 
 import pytest
-from demo.game.rules import COLUMNS, ROWS, Board, Illegal
 from hypothesis import given
 from hypothesis import strategies as st
+
+from demo.game.rules import COLUMNS, ROWS, Board, Illegal
 
 
 def played(*columns: int) -> Board:

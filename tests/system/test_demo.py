@@ -17,9 +17,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from demo.ports import free_port
 from tests.system.installation import ROOT
 from tests.system.processes import Answer, alive, ask, environment, eventually
+
+from demo.ports import free_port
 
 READY = "Ctrl-C stops it all."
 
