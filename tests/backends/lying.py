@@ -272,6 +272,18 @@ def busy(talk: Conversation, asked: Asked, options: Options) -> None:
     talk.answer(asked, f"{options.get('status', 503)} Sorry", b"sorry", *after)
 
 
+def busy_early(talk: Conversation, asked: Asked, options: Options) -> None:
+    """Say 503 and to come again in a second, before the body was read."""
+    talk.answer(asked, "503 Sorry", b"sorry", "Retry-After: 1")
+    talk.until_gone(asked)
+
+
+def busy_slowly(talk: Conversation, asked: Asked, options: Options) -> None:
+    """Say 503 after a while."""
+    time.sleep(0.4)
+    busy(talk, asked, options)
+
+
 def again_soon(talk: Conversation, asked: Asked, options: Options) -> None:
     """Say 503 and to come again in a second."""
     busy(talk, asked, {"after": "1"})
@@ -382,8 +394,24 @@ WHOLE = {
 LIES: dict[str, Any] = {
     lie.__name__: lie
     for lie in (
-        *(ok, echo, count, pour, slow, stall, deaf, stall_body, reset, close, reset_early, early, busy, again_soon),
-        *(status_500, hints, trailers, flood, huge_head),
+        *(
+            ok,
+            echo,
+            count,
+            pour,
+            slow,
+            stall,
+            deaf,
+            stall_body,
+            reset,
+            close,
+            reset_early,
+            early,
+            busy,
+            busy_early,
+            busy_slowly,
+        ),
+        *(again_soon, status_500, hints, trailers, flood, huge_head),
     )
 }
 LIES |= CUT | MALFORMED | WHOLE

@@ -37,7 +37,7 @@ async def test_a_backend_that_hangs_is_a_504_in_time(lie: str, lying: Lies) -> N
         answers = await many(subject, 10, f"/lie/{lie}", method="POST", body=b"x" * 100)
         lasted = clock().seconds() - began
         assert {(answer.status, answer.code, answer.whole) for answer in answers} == {(504, "upstream_timeout", True)}
-        assert 0.4 < lasted < 1.5
+        assert 0.4 < lasted < 3
         [member] = subject.cluster().members
         assert not member.value.active
         assert not member.value.open
@@ -85,7 +85,7 @@ async def test_the_breaker_opens_and_recovers(lying: Lies) -> None:
     """
     backend = lying()
     async with gate(
-        backend, breaker__min_requests=10, breaker__open_s=0.5, breaker__probes=2, breaker__window_s=60.0
+        backend, breaker__min_requests=10, breaker__open_s=1.5, breaker__probes=2, breaker__window_s=60.0
     ) as subject:
         assert {answer.status for answer in await many(subject, 10, "/lie/reset")} == {502}
         assert len(backend.seen()) == 10
@@ -93,12 +93,12 @@ async def test_the_breaker_opens_and_recovers(lying: Lies) -> None:
         assert {(answer.status, answer.code, answer.header("x-gateway-error")) for answer in refused} == {
             (503, "upstream_open", "UC")
         }
-        assert {answer.header("retry-after") for answer in refused} == {"1"}
+        assert {answer.header("retry-after") for answer in refused} <= {"1", "2"}
         assert len(backend.seen()) == 10
 
-        await pause(0.55)
+        await pause(1.55)
         # Ten ask at once; two are let through, and they are answered.
-        answers = await many(subject, 10, "/lie/slow?seconds=0.1")
+        answers = await many(subject, 10, "/lie/slow?seconds=0.4")
         assert sorted(answer.status for answer in answers) == [200] * 2 + [503] * 8
         assert {answer.status for answer in await many(subject, 10, "/")} == {200}
         states = [fields["state"] for event, fields in subject.events if event == "upstream.breaker"]
@@ -111,13 +111,13 @@ async def test_a_probe_that_fails_opens_it_again(lying: Lies) -> None:
     A backend that still fails is left alone for longer.
     """
     backend = lying()
-    async with gate(backend, breaker__min_requests=4, breaker__open_s=0.3, breaker__probes=1) as subject:
+    async with gate(backend, breaker__min_requests=4, breaker__open_s=0.5, breaker__probes=1) as subject:
         await many(subject, 4, "/lie/close")
-        await pause(0.35)
+        await pause(0.55)
         assert (await subject.ask("/lie/close")).status == 502
-        await pause(0.35)
+        await pause(0.4)
         assert (await subject.ask("/")).code == "upstream_open"
-        await pause(0.3)
+        await pause(0.7)
         assert (await subject.ask("/")).status == 200
 
 
@@ -173,7 +173,7 @@ async def test_a_client_that_stops_sending_is_to_blame_itself(lying: Lies) -> No
     A body that does not come is a 408 and not the backend's failure; one that comes slowly has all the time it takes.
     """
     backend = lying()
-    async with gate(backend, timeout_s=0.5, breaker__min_requests=1) as subject:
+    async with gate(backend, timeout_s=0.8, breaker__min_requests=1) as subject:
         client = await subject.connect()
         client.send(head_of("/", "Content-Length: 8", "Connection: close", method="POST"))
         for byte in b"patience":
@@ -195,7 +195,7 @@ async def test_no_more_at_once_than_allowed(lying: Lies) -> None:
     """
     backend = lying()
     async with gate(backend, breaker__max_requests=5, breaker__min_requests=4) as subject:
-        answers = await many(subject, 20, "/lie/slow?seconds=0.3")
+        answers = await many(subject, 20, "/lie/slow?seconds=0.6")
         assert sorted(answer.status for answer in answers) == [200] * 5 + [503] * 15
         assert {answer.code for answer in answers if answer.status == 503} == {"upstream_overload"}
         assert {answer.header("retry-after") for answer in answers if answer.status == 503} == {"1"}
@@ -210,11 +210,13 @@ async def test_no_more_connections_than_allowed(lying: Lies) -> None:
     """
     first, second = lying(), lying()
     async with gate(first, max_connections=3) as subject:
-        answers = await many(subject, 6, "/lie/slow?seconds=0.3")
+        answers = await many(subject, 6, "/lie/slow?seconds=0.6")
         assert sorted(answer.status for answer in answers) == [200] * 3 + [503] * 3
+        [member] = subject.cluster().members
+        assert (member.attempts, member.failures) == (6, 0)
     first.forget()
-    async with gate(first, second, max_connections=3, retry__attempts=2) as subject:
-        answers = await many(subject, 6, "/lie/slow?seconds=0.3", method="POST", body=b"x")
+    async with gate(first, second, max_connections=3, retry__attempts=2, outlier__consecutive_failures=1) as subject:
+        answers = await many(subject, 6, "/lie/slow?seconds=0.6", method="POST", body=b"x")
         assert {answer.status for answer in answers} == {200}
         assert (len(first.seen()), len(second.seen())) == (3, 3)
         assert subject.events == []
@@ -230,19 +232,19 @@ async def test_a_target_that_fails_is_left_out(lying: Lies) -> None:
         bad,
         good,
         outlier__consecutive_failures=3,
-        outlier__base_ejection_s=0.6,
+        outlier__base_ejection_s=1.5,
         breaker__min_requests=1000,
     ) as subject:
         bad.script(*["status_500"] * 3)
-        statuses = [(await subject.ask("/")).status for _ in range(30)]
+        statuses = [(await subject.ask("/")).status for _ in range(20)]
         assert statuses.count(500) == 3
         assert statuses[-10:] == [200] * 10
         assert len(bad.seen()) == 3
         assert [(event, fields["target"]) for event, fields in subject.events] == [("upstream.ejected", bad.name)]
         out, used = subject.cluster().describe(clock().seconds())["targets"]
-        assert 0 < out["ejected_s"] <= 0.6
+        assert 0 < out["ejected_s"] <= 1.5
         assert used["ejected_s"] == 0
-        await pause(0.65)
+        await pause(1.55)
         for _ in range(10):
             assert (await subject.ask("/")).status == 200
         assert len(bad.seen()) > 3
@@ -278,3 +280,35 @@ async def test_a_hanging_target_is_left_out(lying: Lies) -> None:
         for _ in range(12):
             assert (await subject.ask("/")).status == 200
         assert len(bad.seen()) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_target_is_not_blamed_for_the_time_others_took(lying: Lies) -> None:
+    """
+    An attempt that had only a rest of the route's time says nothing about its target.
+    """
+    backend = lying()
+    backend.script("busy_slowly", "stall")
+    async with gate(backend, timeout_s=0.6, retry__attempts=2) as subject:
+        assert (await subject.ask("/")).status == 504
+        [member] = subject.cluster().members
+        assert (member.attempts, member.failures) == (2, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_fault_of_our_own_leaves_nothing_under_way(lying: Lies) -> None:
+    """
+    When the proxy itself fails the client is answered 500, and the request is not counted as under way for ever.
+    """
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of our own")
+
+    async with gate(lying()) as subject:
+        [member] = subject.cluster().members
+        member.value.request = broken  # type: ignore[method-assign, assignment]
+        assert (await subject.ask("/")).status == 500
+        assert (subject.cluster().active, member.in_flight) == (0, 0)
+        [crash] = subject.journal.crashes
+        assert str(crash.value) == "a fault of our own"
+        subject.journal.crashes.clear()

@@ -136,7 +136,14 @@ async def test_nothing_is_left_for_the_collector(lying: Lies) -> None:
     What a request is made of is freed when it ends, well or badly, without waiting for the garbage collector.
     """
     backend = lying()
-    async with gate(backend, retry__attempts=2, retry__backoff_base_s=0.0) as subject:
+    async with gate(
+        backend,
+        timeout_s=0.2,
+        idle_body_timeout_s=0.2,
+        retry__attempts=2,
+        retry__backoff_base_s=0.0,
+        breaker__min_requests=1000,
+    ) as subject:
         asked = ["/", "/lie/trailers", "/lie/pour?mib=1", "/lie/cut_length", "/lie/reset", "/lie/two_lengths"]
         for target in asked:
             await subject.ask(target)
@@ -147,6 +154,14 @@ async def test_nothing_is_left_for_the_collector(lying: Lies) -> None:
             for target in asked:
                 await subject.ask(target)
                 await subject.ask(target, method="POST", body=b"x" * 70_000)
+            for target in ("/lie/stall", "/lie/deaf", "/lie/stall_body", "/lie/early"):
+                await subject.ask(target)
+                await subject.ask(target, method="POST", body=b"x" * 70_000)
+                client = await subject.connect()
+                client.send(head_of(target, "Content-Length: 100", method="POST") + b"x")
+                await pause(0.02)
+                client.reset()
+            await eventually(lambda: not subject.edge.open)
             subject.journal.ended.clear()
             subject.journal.refusals.clear()
             await pause(0.01)

@@ -2,6 +2,7 @@
 Bodies on their way: nothing is gathered, whoever is slow holds the other back.
 """
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from tests.backends.running import Lying
 from tests.upstream.conftest import Lies
 from tests.upstream.gate import Answer, Gate, head_of, route, upstream
 from tests.web.harness import RawClient, eventually, pause
+
+from gateway.upstream.request_body import RequestBody
 
 MIB = 1 << 20
 MAY_GROW = 8 * MIB
@@ -117,6 +120,9 @@ async def test_both_ways_at_once(lying: Lies) -> None:
             piece = b"piece %d;" % number
             client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
             await client.containing(piece)
+            # The answer has begun: nothing is kept for another attempt.
+            [body] = [thing for thing in gc.get_objects() if isinstance(thing, RequestBody)]
+            assert body._kept == []
             await pause(0.1)
         client.send(b"0\r\n\r\n")
         answer = Answer(await client.closed())

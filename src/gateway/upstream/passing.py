@@ -305,7 +305,9 @@ class Passing:
         self._over = True
         self._end_attempt(now, ok=ok, outcome=outcome or ("ok" if ok else "error"))
         self._give_back()
-        self._body = None
+        if self._body is not None:
+            self._body.release()
+            self._body = None
         self._proxy.cluster.finished(self._admission, now, ok=ok)
 
     def _gone(self) -> None:

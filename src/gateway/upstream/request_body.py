@@ -123,6 +123,13 @@ class RequestBody:
         self.replayable = False
         self._kept.clear()
 
+    def release(self) -> None:
+        """
+        The exchange is over; what still comes goes nowhere. Without this, body and call would hold each other.
+        """
+        self._call = None
+        self.forget()
+
     def received(self, data: bytes, ended: bool) -> None:
         """
         Take more of the body.
