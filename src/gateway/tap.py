@@ -7,6 +7,7 @@ still be chosen.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["GatewayService", "Options", "makeService"]
 
 DEFAULT_CONFIG = "gateway.toml"
+GC_THRESHOLDS = (50_000, 20, 20)
+"""Objects made and not freed until the collector looks at the young ones; then rounds until it looks at older ones."""
 
 
 class Options(usage.Options):
@@ -144,6 +147,11 @@ class GatewayService(Service):
 
         self._gateway = Gateway(self._reactor, self._config, self._path, self._logs)
         await self._gateway.start()
+        # What is there now stays: looking through it again and again would find nothing. A request
+        # leaves next to no circles, so the collector need not look after every few of them.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
 
     def _take_signals(self) -> None:
         """

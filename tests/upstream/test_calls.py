@@ -374,7 +374,7 @@ async def test_a_slow_consumer_holds_the_backend_back() -> None:
             messages = made.stream(asking(method=STREAM, timeout_s=20.0))
             await messages.__anext__()
             await deferLater(reactor, 1.0)
-            assert produced < 200
+            assert produced < 500
             await messages.aclose()  # type: ignore[attr-defined]  # an async generator
 
 

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from gateway.config.sections import Upstream
 from gateway.core.message import CHUNKED
-from gateway.net.transports import DirectReactor, has_news
+from gateway.net.transports import DirectReactor, has_news, switch_protocol
 from gateway.ports.upstream import Fault, ResponseReceiver
 from gateway.upstream.call import Call
 from gateway.upstream.connection import Connection, TlsConnection
@@ -146,6 +146,9 @@ class Pool:
 
         def connected(protocol: Any) -> None:
             connection: Connection = protocol.wrappedProtocol if self.target.tls else protocol
+            if not self.target.tls:
+                # The endpoint's wrapper has done its work; each read would pass through it.
+                switch_protocol(connection.transport, connection)
             self._connecting -= 1
             self.opened += 1
             self.open += 1
