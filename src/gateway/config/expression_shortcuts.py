@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.config.expression_source import Analysis, Path, plain_text
 
-__all__ = ["Test", "shortcuts"]
+__all__ = ["Test", "equalities", "shortcuts"]
 
 Test = Callable[[Mapping[str, Any]], bool]
 Term = Path | str
@@ -48,6 +48,23 @@ def shortcuts(analysis: Analysis) -> tuple[Test, ...] | None:
         if tokens[at].kind != "end":
             at += 1
     return tuple(tests)
+
+
+def equalities(analysis: Analysis) -> list[tuple[Path, Path]]:
+    """
+    List the ``path == path`` that must hold for the expression to be true: those joined by ``&&`` at its top.
+
+    Empty for an expression of another shape.
+    """
+    if shortcuts(analysis) is None:
+        return []
+    ends = {stop: path for path, _, stop in analysis.paths}
+    starts = {start: path for path, start, _ in analysis.paths}
+    return [
+        (ends[at], starts[at + 1])
+        for at, token in enumerate(analysis.tokens)
+        if token.text == "==" and at in ends and at + 1 in starts
+    ]
 
 
 def _compare(left: Term | None, sign: str, right: Term | None) -> Test | None:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from gateway.config.fields import KIB, MIB, Network, Secret
 from gateway.config.fields import key as _
+from gateway.config.realtime_sections import Channel, Realtime, Rpc, WebSocket
 from gateway.config.upstream_sections import Breaker, Health, Outlier, Retry, Upstream, UpstreamTls
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Auth",
     "Breaker",
     "Certificate",
+    "Channel",
     "Config",
     "Health",
     "Issuer",
@@ -31,13 +33,16 @@ __all__ = [
     "Log",
     "Network",
     "Outlier",
+    "Realtime",
     "Retry",
     "Route",
     "RouteAnswer",
     "RouteJson",
+    "Rpc",
     "Secret",
     "Upstream",
     "UpstreamTls",
+    "WebSocket",
 ]
 
 
@@ -126,6 +131,9 @@ class Limits:
     )
     connections_per_address: int = field(
         default=0, metadata=_("Most client connections of one address (IPv6: of one /64); 0: no limit.", least=0)
+    )
+    connections_per_user: int = field(
+        default=0, metadata=_("Most real-time connections of one user; 0: no limit.", least=0)
     )
 
 
@@ -292,6 +300,10 @@ class Config:
     auth: Auth = field(default_factory=Auth, metadata=_("Identity."))
     upstream: tuple[Upstream, ...] = field(default=(), metadata=_("Backends, by name."))
     route: tuple[Route, ...] = field(default=(), metadata=_("Paths."))
+    websocket: tuple[WebSocket, ...] = field(default=(), metadata=_("Where real-time clients connect."))
+    channels: tuple[Channel, ...] = field(default=(), metadata=_("Channels, by pattern."))
+    rpc: tuple[Rpc, ...] = field(default=(), metadata=_("Methods that real-time clients can call, by name."))
+    realtime: Realtime = field(default_factory=Realtime, metadata=_("Sessions, presence, and what backends are told."))
     admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port.", at="admin.key"))
     log: Log = field(default_factory=Log, metadata=_("The log."))
     drain_timeout_s: float = field(

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final, Generic, TypeVar
 
-__all__ = ["MAX_NAME", "BadPattern", "ChannelMatch", "ChannelTable", "valid_name"]
+__all__ = ["MAX_NAME", "BadPattern", "ChannelMatch", "ChannelTable", "valid_name", "variables_of"]
 
 T = TypeVar("T")
 
@@ -115,6 +115,17 @@ class ChannelTable(Generic[T]):
             if found is not None:
                 return ChannelMatch(name, rule, pattern, found.groupdict())
         return None
+
+
+def variables_of(pattern: str) -> tuple[str, ...]:
+    """
+    List the names of a pattern's variables, in order.
+
+    Raises:
+        BadPattern: it cannot be read.
+    """
+    expression, _, _ = _compile(pattern)
+    return tuple(expression.groupindex) if expression is not None else ()
 
 
 def _compile(pattern: str) -> tuple[re.Pattern[str] | None, str, tuple[int, ...]]:

@@ -90,6 +90,7 @@ class PublishOptions(Struct, frozen=True):
             the first one's position is returned.
         version: With *version_epoch*: a publication whose version is not above the last one's is dropped.
         version_epoch: A new one lets versions start over.
+        timed: Clients are told when it was made.
     """
 
     history_size: int = 0
@@ -97,6 +98,7 @@ class PublishOptions(Struct, frozen=True):
     idempotency_key: str = ""
     version: int = 0
     version_epoch: str = ""
+    timed: bool = False
 
 
 class Published(Struct, frozen=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["ClientError", "CloseReason", "Closing", "ErrorCode", "UnsubscribeReason", "reconnects"]
+__all__ = ["ClientError", "CloseReason", "Closing", "ErrorCode", "Refused", "UnsubscribeReason", "reconnects"]
 
 FIRST_APPLICATION_CODE = 4000
 
@@ -105,6 +105,16 @@ class Closing(NamedTuple):
 
     code: int
     reason: str
+
+
+class Refused(Exception):
+    """
+    A command was such that its connection is closed for it.
+    """
+
+    def __init__(self, closing: Closing) -> None:
+        super().__init__(f"{closing.code} {closing.reason}")
+        self.closing = closing
 
 
 class UnsubscribeReason(Enum):

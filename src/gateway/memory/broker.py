@@ -144,7 +144,7 @@ class MemoryBroker:
             position.offset if options.history_size else 0,
             info,
             tags,
-            int(channels.wall() * 1000),
+            int(channels.wall() * 1000) if options.timed else 0,
             options.version,
             trace,
         )

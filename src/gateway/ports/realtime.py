@@ -17,7 +17,6 @@ from gateway.core.publications import ClientInfo, History, Position, Publication
 __all__ = [
     "Broker",
     "BrokerListener",
-    "ClientTransport",
     "IdempotencyStore",
     "Occupancy",
     "PresenceStore",
@@ -206,25 +205,3 @@ class IdempotencyStore(Protocol):
 
     async def release(self, key: str) -> None:
         """Give *key* up without a result: the next one may try."""
-
-
-class ClientTransport(Protocol):
-    """
-    One way to one client: WebSocket, SSE, HTTP stream, or a test. Who reads is the edge's affair.
-
-    Attributes:
-        kind: ``websocket``, ``sse``, ``http_stream``.
-        pending_bytes: Bytes accepted and not yet taken by the socket.
-    """
-
-    kind: str
-    pending_bytes: int
-
-    def send(self, frame: bytes) -> None:
-        """Send one encoded message (or a batch); never blocks, buffers without a bound of its own."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Close with a code of the protocol; what was sent before goes out first, within a deadline."""
-
-    def abort(self) -> None:
-        """Cut the connection now."""

@@ -1,0 +1,62 @@
+"""
+What the expressions of channels, methods and lifecycle calls may name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.channels import ChannelMatch
+from gateway.node.rulebook import ChannelRule, json_of
+
+if TYPE_CHECKING:
+    from gateway.node.client import Client
+
+__all__ = ["channel_facts", "client_facts", "command_facts"]
+
+MOST_KEY = 128
+"""Longest idempotency key of a client; a longer one is none."""
+
+
+def client_facts(client: Client) -> dict[str, Any]:
+    """
+    Wherever there is a connection: ``claims``, ``client``, ``session``.
+    """
+    return {
+        "claims": client.claims,
+        "client": {
+            "id": client.id,
+            "user": client.user,
+            "device": client.device,
+            "address": client.opening.address,
+            "user_agent": client.opening.user_agent,
+            "name": client.name,
+            "version": client.version,
+            "transport": client.transport.kind,
+        },
+        "session": {"id": client.session.id if client.session is not None else ""},
+    }
+
+
+def channel_facts(client: Client, match: ChannelMatch[ChannelRule], data: bytes | None = None) -> dict[str, Any]:
+    """
+    Where there is also a channel; with *data* also what was sent.
+    """
+    facts: dict[str, Any] = {**client.facts(), "channel": {**match.params, "name": match.name}}
+    if data is not None:
+        facts["data"] = json_of(data)
+    return facts
+
+
+def command_facts(client: Client, number: int, data: bytes) -> dict[str, Any]:
+    """
+    Of a command: its id, and a key under which it is done once.
+
+    A client's own key is the member ``idempotency_key`` of its data; without one each command is its own.
+    """
+    own = ""
+    if b'"idempotency_key"' in data:
+        read = json_of(data)
+        given = read.get("idempotency_key") if isinstance(read, dict) else None
+        own = given if isinstance(given, str) and 0 < len(given) <= MOST_KEY else ""
+    return {"id": str(number), "idempotency_key": own or f"{client.id}-{number}", "own_key": bool(own)}

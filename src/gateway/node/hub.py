@@ -1,0 +1,390 @@
+"""
+Fan-out: from one publication to every client of this node that listens.
+
+A publication is encoded and framed once per form (dialect, framing, compression), and the same
+bytes go straight to each socket where nothing is queued. Per delivery that is one ``send`` and
+one comparison; whatever else there is to decide (who may, who is slow, what was missed) is decided
+before, by moving a subscription from one set to another.
+
+Order and gaps are looked at once per channel, not per subscriber: all hear the same sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from twisted.internet.defer import DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from gateway.core.channels import ChannelMatch
+from gateway.core.publications import ClientInfo, Position, Publication
+from gateway.core.verdicts import UnsubscribeReason
+from gateway.node.rulebook import ChannelRule
+from gateway.node.subscription import Subscription
+from gateway.ports.clients import Form
+from gateway.ports.realtime import Broker
+
+__all__ = ["Group", "Hub", "Room"]
+
+MOST_PENDING = 64 * 1024
+"""Bytes of a busy channel that wait to be sent together."""
+
+LINGER_S = 5.0
+"""How long a channel that nobody hears any more is still heard, in case somebody comes back."""
+
+_UNKNOWN = -1
+
+
+class Group:
+    """
+    The listeners of a channel that share a form.
+
+    Attributes:
+        direct: With how each one's bytes are sent; nothing is queued for these.
+        queued: The others: blocked, or without a socket of their own.
+    """
+
+    __slots__ = ("direct", "queued")
+
+    def __init__(self) -> None:
+        self.direct: dict[Subscription, Callable[[bytes], int]] = {}
+        self.queued: dict[Subscription, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.direct or self.queued)
+
+    def __iter__(self) -> Iterator[Subscription]:
+        yield from self.direct
+        yield from self.queued
+
+
+class Room:
+    """
+    One channel on this node.
+
+    Attributes:
+        groups: Live subscriptions by form.
+        joining: Subscriptions that are still being made; publications are kept for them.
+        position: The last publication that came, or what history said; offset -1 while unknown.
+        heard: The broker delivers this channel.
+        comings: Users that came or went since they were last told, see ``node.presence``.
+    """
+
+    __slots__ = (
+        "comings",
+        "epoch",
+        "groups",
+        "heard",
+        "joining",
+        "last_at",
+        "lock",
+        "name",
+        "offset",
+        "pending",
+        "pending_bytes",
+        "quiet_since",
+        "rule",
+        "size",
+        "timer",
+    )
+
+    def __init__(self, match: ChannelMatch[ChannelRule]) -> None:
+        self.name = match.name
+        self.rule: ChannelRule = match.rule
+        self.groups: dict[Form, Group] = {}
+        self.joining: dict[Subscription, None] = {}
+        self.size = 0
+        self.offset = _UNKNOWN
+        self.epoch = ""
+        self.heard = False
+        self.lock = DeferredLock()
+        self.last_at = float("-inf")
+        self.pending: list[Publication] = []
+        self.pending_bytes = 0
+        self.timer: IDelayedCall | None = None
+        self.quiet_since = 0.0
+        self.comings: dict[str, tuple[bool, ClientInfo]] = {}
+
+    def __iter__(self) -> Iterator[Subscription]:
+        for group in self.groups.values():
+            yield from group
+
+
+class Hub:
+    """
+    The channels of this node (``ports.realtime.BrokerListener``).
+
+    Args:
+        insufficient: Called with a subscription whose sequence was broken: it must begin anew.
+        came: Called with a room, a user's connection, and whether it came or went.
+        counted: Called with the number of deliveries of each publication.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        clock: IReactorTime,
+        *,
+        insufficient: Callable[[Subscription, UnsubscribeReason], None],
+        came: Callable[[Room, ClientInfo, bool], None],
+        counted: Callable[[str, int], None],
+    ) -> None:
+        self.rooms: dict[str, Room] = {}
+        self._broker = broker
+        self._clock = clock
+        self._seconds = clock.seconds
+        self._insufficient = insufficient
+        self._came = came
+        self._counted = counted
+        self._empty: dict[Room, None] = {}
+        broker.listen(self)
+
+    # Who listens.
+
+    async def enter(self, match: ChannelMatch[ChannelRule], subscription: Subscription) -> Room:
+        """
+        Begin to keep publications of a channel for *subscription*, hearing it from the broker if nobody did.
+
+        Raises:
+            StoreUnavailable: the broker cannot be asked; the subscription is not in the room.
+        """
+        room = self.rooms.get(match.name)
+        if room is None:
+            room = self.rooms[match.name] = Room(match)
+        room.joining[subscription] = None
+        self._empty.pop(room, None)
+        if not room.heard:
+            try:
+                async with room.lock:
+                    if not room.heard:
+                        await self._broker.subscribe(room.name)
+                        room.heard = True
+            except BaseException:
+                room.joining.pop(subscription, None)
+                self._vacant(room)
+                raise
+        return room
+
+    def known(self, room: Room, top: Position) -> None:
+        """
+        Take the top of the stream as history told it, if nothing has come since.
+        """
+        if room.offset == _UNKNOWN:
+            room.offset, room.epoch = top.offset, top.epoch
+
+    def live(self, room: Room, subscription: Subscription) -> None:
+        """
+        Deliver to *subscription* from now on. What waits to be sent together goes out first: it has that already.
+        """
+        if room.pending:
+            self.flush(room)
+        room.joining.pop(subscription, None)
+        transport = subscription.client.transport
+        group = room.groups.get(transport.form)
+        if group is None:
+            group = room.groups[transport.form] = Group()
+        self._place(group, subscription)
+        room.size += 1
+
+    def leave(self, room: Room, subscription: Subscription) -> None:
+        """
+        Deliver no more to *subscription*.
+        """
+        room.joining.pop(subscription, None)
+        form = subscription.client.transport.form
+        group = room.groups.get(form)
+        if group is not None:
+            if group.direct.pop(subscription, None) is not None:
+                room.size -= 1
+            elif subscription in group.queued:
+                del group.queued[subscription]
+                room.size -= 1
+            if not group:
+                del room.groups[form]
+        self._vacant(room)
+
+    def replace(self, room: Room, subscription: Subscription) -> None:
+        """
+        Look again whether *subscription* can be sent to directly.
+        """
+        group = room.groups.get(subscription.client.transport.form)
+        if group is not None and (subscription in group.direct or subscription in group.queued):
+            group.direct.pop(subscription, None)
+            group.queued.pop(subscription, None)
+            self._place(group, subscription)
+
+    def _place(self, group: Group, subscription: Subscription) -> None:
+        client = subscription.client
+        transport = client.transport
+        if transport.direct is None or transport.blocked or client.outbox:
+            group.queued[subscription] = None
+        else:
+            group.direct[subscription] = transport.direct
+
+    def _vacant(self, room: Room) -> None:
+        if not room.size and not room.joining:
+            room.quiet_since = self._seconds()
+            self._empty[room] = None
+
+    async def sweep(self) -> None:
+        """
+        Hear no more what nobody listened to for a while; called now and then by the owner.
+        """
+        now = self._seconds()
+        for room in list(self._empty):
+            if now - room.quiet_since < LINGER_S:
+                continue
+            async with room.lock:
+                if room not in self._empty:
+                    continue  # Somebody came while we waited.
+                del self._empty[room]
+                room.heard = False
+                room.offset = _UNKNOWN
+                await self._broker.unsubscribe(room.name)
+                if not room.size and not room.joining and self.rooms.get(room.name) is room:
+                    del self.rooms[room.name]
+
+    # What comes.
+
+    def published(self, channel: str, publication: Publication, epoch: str) -> None:
+        """
+        Deliver a publication to everybody here.
+        """
+        room = self.rooms.get(channel)
+        if room is None:
+            return
+        offset = publication.offset
+        if offset:
+            if room.offset != _UNKNOWN and (offset != room.offset + 1 or epoch != room.epoch):
+                if epoch == room.epoch and offset <= room.offset:
+                    return
+                self._broken(room)
+            room.offset = offset
+            room.epoch = epoch
+        for subscription in room.joining:
+            subscription.keep(publication)
+        if not room.groups:
+            return
+        hold_s = room.rule.coalesce_s
+        if hold_s:
+            now = self._seconds()
+            if room.pending or now - room.last_at < hold_s:
+                room.pending.append(publication)
+                room.pending_bytes += len(publication.data)
+                if room.pending_bytes > MOST_PENDING:
+                    self.flush(room)
+                elif room.timer is None:
+                    room.timer = self._clock.callLater(hold_s, self._due, room)
+                return
+            room.last_at = now
+        self._send(room, (publication,))
+
+    def _due(self, room: Room) -> None:
+        room.timer = None
+        self.flush(room)
+
+    def flush(self, room: Room) -> None:
+        """
+        Send what waits to be sent together.
+        """
+        if room.timer is not None:
+            room.timer.cancel()
+            room.timer = None
+        pending, room.pending = room.pending, []
+        room.pending_bytes = 0
+        room.last_at = self._seconds()
+        if pending:
+            self._send(room, pending)
+
+    def _send(self, room: Room, publications: Sequence[Publication]) -> None:
+        channel = room.name
+        for form, group in list(room.groups.items()):
+            encode = form.dialect.publication
+            if len(publications) == 1:
+                frame = form.frame(encode(channel, publications[0]))
+            else:
+                frame = b"".join([form.frame(encode(channel, publication)) for publication in publications])
+            size = len(frame)
+            short: list[tuple[Subscription, int]] | None = None
+            for subscription, send in group.direct.items():
+                try:
+                    if (sent := send(frame)) == size:
+                        continue
+                except OSError:
+                    sent = 0
+                if short is None:
+                    short = []
+                short.append((subscription, sent))
+            if short is not None:
+                for subscription, sent in short:
+                    # From here on it is blocked, and no longer in ``direct``, before anything else is sent.
+                    subscription.client.transport.write(frame[sent:] if sent else frame)
+            if group.queued:
+                behind = {subscription for subscription, _ in short} if short is not None else ()
+                for subscription in list(group.queued):
+                    if subscription not in behind:
+                        subscription.deliver(frame, publications)
+        self._counted(room.rule.pattern, room.size * len(publications))
+
+    def joined(self, channel: str, info: ClientInfo) -> None:
+        """
+        Somebody came, on any node.
+        """
+        room = self.rooms.get(channel)
+        if room is not None:
+            self._came(room, info, True)
+
+    def left(self, channel: str, info: ClientInfo) -> None:
+        """
+        Somebody went, on any node.
+        """
+        room = self.rooms.get(channel)
+        if room is not None:
+            self._came(room, info, False)
+
+    def interrupted(self, channels: Sequence[str]) -> None:
+        """
+        Begin anew whatever may have missed something.
+        """
+        for channel in channels:
+            room = self.rooms.get(channel)
+            if room is not None:
+                self._broken(room)
+                room.offset = _UNKNOWN
+
+    def _broken(self, room: Room) -> None:
+        """End every subscription whose sequence has a hole; those that are being made find it out themselves."""
+        if room.pending:
+            self.flush(room)
+        for subscription in room.joining:
+            subscription.broken = True
+        for subscription in list(room):
+            self._insufficient(subscription, UnsubscribeReason.INSUFFICIENT_STATE)
+
+    # What there is.
+
+    def subscribers(self, channel: str) -> list[Subscription]:
+        """
+        List who listens to *channel* here.
+        """
+        room = self.rooms.get(channel)
+        return list(room) if room is not None else []
+
+    def describe(self) -> dict[str, Any]:
+        """
+        Count, for operators.
+        """
+        return {
+            "channels": len(self.rooms),
+            "subscriptions": sum(room.size for room in self.rooms.values()),
+            "being_made": sum(len(room.joining) for room in self.rooms.values()),
+        }
+
+    def stop(self) -> None:
+        """
+        Send what waits, and set no more timers.
+        """
+        for room in self.rooms.values():
+            if room.pending or room.timer is not None:
+                self.flush(room)

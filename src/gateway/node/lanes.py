@@ -1,0 +1,174 @@
+"""
+When a client's commands run: in order where order matters, side by side where it does not, within bounds.
+
+Commands on one channel or method are a lane, and run one after the other. At most so many run at
+once; what waits is bounded in bytes, and beyond that the client is not read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from gateway.core import commands as c
+from gateway.core.verdicts import ClientError, ErrorCode, Refused
+from gateway.node.commands import HANDLERS, lane_of
+from gateway.ports.realtime import StoreUnavailable
+
+if TYPE_CHECKING:
+    from gateway.node.client import Client
+
+__all__ = ["Lanes"]
+
+_COMMAND_BYTES = 200
+_EXPECTED = (CancelledError, ClientError, Refused, StoreUnavailable)
+
+
+class Lanes:
+    """
+    The commands of one client that run or wait.
+    """
+
+    __slots__ = ("_calls", "_client", "_held", "_lanes", "_paused", "_running", "_waiting_bytes")
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._calls: dict[Deferred[Any], None] = {}
+        self._held: deque[c.Command] | None = None
+        self._lanes: dict[str, deque[c.Command]] = {}
+        self._paused = False
+        self._running = 0
+        self._waiting_bytes = 0
+
+    def take(self, command: c.Command) -> None:
+        """
+        Run *command*, now or when it is its turn.
+        """
+        if self._held is not None:
+            self._wait(self._held, command)
+        elif self._running >= self._client.settings.max_in_flight:
+            self._held = deque()
+            self._wait(self._held, command)
+        else:
+            self._start(command)
+
+    def first(self, coroutine: Coroutine[Any, Any, None], command: c.Command) -> None:
+        """
+        Run the command that all others wait for.
+        """
+        self._held = deque()
+        self._run(coroutine, command, "")
+
+    def end(self) -> None:
+        """
+        Forget what waits and cancel what runs.
+        """
+        self._forget()
+        self._lanes.clear()
+        for call in list(self._calls):
+            call.cancel()
+
+    def _wait(self, queue: deque[c.Command], command: c.Command) -> None:
+        queue.append(command)
+        self._waiting_bytes += _COMMAND_BYTES + len(getattr(command.request, "data", b""))
+        if self._waiting_bytes > self._client.settings.max_waiting_bytes and not self._paused:
+            self._paused = True
+            self._client.transport.pause()
+
+    def _waited(self, queue: deque[c.Command]) -> c.Command:
+        command = queue.popleft()
+        self._waiting_bytes -= _COMMAND_BYTES + len(getattr(command.request, "data", b""))
+        if self._paused and self._waiting_bytes < self._client.settings.max_waiting_bytes // 2:
+            self._paused = False
+            self._client.transport.resume()
+        return command
+
+    def _forget(self) -> None:
+        if self._held is not None:
+            while self._held:
+                self._waited(self._held)
+            self._held = None
+
+    def _start(self, command: c.Command) -> None:
+        client = self._client
+        lane = lane_of(command.request)
+        waiting = self._lanes.get(lane)
+        if waiting is not None:
+            self._wait(waiting, command)
+            return
+        if not client.may_go_on():
+            return
+        try:
+            result = HANDLERS[type(command.request)](client.node, client, command)
+        except ClientError as error:
+            client.fail(command, error)
+        except Refused as refused:
+            client.close(refused.closing)
+        else:
+            if isinstance(result, Coroutine):
+                self._run(result, command, lane)
+            elif result is not None:
+                client.answer(command, result)
+
+    def _run(self, coroutine: Coroutine[Any, Any, c.Result | None], command: c.Command, lane: str) -> None:
+        if lane:
+            self._lanes[lane] = deque()
+        self._running += 1
+        call: Deferred[Any] = Deferred.fromCoroutine(coroutine)
+        if call.called:
+            call.addBoth(self._done, command, lane)
+            return
+        self._calls[call] = None
+        call.addBoth(self._returned, call, command, lane)
+
+    def _returned(self, result: Any, call: Deferred[Any], command: c.Command, lane: str) -> None:
+        self._calls.pop(call, None)
+        self._done(result, command, lane)
+
+    def _done(self, result: Any, command: c.Command, lane: str) -> None:
+        client = self._client
+        self._running -= 1
+        if client.closing is not None:
+            if isinstance(result, Failure) and not result.check(*_EXPECTED):
+                client.node.crashed(client, result)
+            return
+        if isinstance(result, Failure):
+            self._failed(result, command)
+        elif result is not None:
+            client.answer(command, result)
+        if client.connection_refused():
+            self._forget()
+        self._next(lane)
+
+    def _failed(self, failure: Failure, command: c.Command) -> None:
+        client = self._client
+        error = failure.value
+        if isinstance(error, ClientError):
+            client.fail(command, error)
+        elif isinstance(error, Refused):
+            client.close(error.closing)
+        elif isinstance(error, StoreUnavailable):
+            client.fail(command, ClientError(ErrorCode.INTERNAL, "a store is not available", temporary=True))
+        else:
+            if not failure.check(CancelledError):
+                client.node.crashed(client, failure)
+            client.fail(command, ClientError(ErrorCode.INTERNAL))
+
+    def _next(self, lane: str) -> None:
+        """Run what waited for *lane*, and what waited for its turn."""
+        client = self._client
+        waiting = self._lanes.pop(lane, None)
+        while waiting and client.closing is None:
+            self._start(self._waited(waiting))
+            if lane in self._lanes:
+                self._lanes[lane].extend(waiting)
+                break
+        held = self._held
+        while held and client.closing is None and self._running < client.settings.max_in_flight:
+            self._start(self._waited(held))
+        if held is not None and not held and held is self._held:
+            self._held = None

@@ -1,0 +1,395 @@
+"""
+The node: everything real-time on one instance, between the edges above it and the stores below.
+
+It owns the clients, the hub, presence, sessions and their timers. Edges give it connections
+(``accept``), backends act on it through ``node.operations``; it sees neither sockets nor Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from gateway.config.expressions import Expression
+from gateway.config.realtime_sections import Realtime
+from gateway.core import commands as c
+from gateway.core.channels import ChannelMatch
+from gateway.core.publications import ClientInfo, Published, PublishOptions
+from gateway.core.trace import new as new_trace
+from gateway.core.verdicts import CloseReason, Closing, UnsubscribeReason
+from gateway.core.wheel import Wheel
+from gateway.node.background import Background
+from gateway.node.client import Client
+from gateway.node.hub import Hub
+from gateway.node.identities import Identities
+from gateway.node.presence import Presence
+from gateway.node.rulebook import ChannelRule, Rulebook, encoded
+from gateway.node.sessions import Place, Sessions, SessionWitness
+from gateway.node.standing import let_go, stand
+from gateway.node.subscription import Subscription
+from gateway.node.telling import Telling, tell
+from gateway.ports.backends import Backend
+from gateway.ports.clients import ClientTransport, Opening
+from gateway.ports.identity import Authenticator, Revocations
+from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore, SessionStore
+from gateway.telemetry.realtime import RealtimeMetrics
+
+__all__ = ["RealtimeNode"]
+
+SLOT_S = 0.25
+"""How late a client's timers may be."""
+
+SWEEP_S = 1.0
+
+
+class RealtimeNode:
+    """
+    One instance's real-time side.
+
+    Args:
+        clock: Monotonic time and timers.
+        wall: Seconds since the epoch.
+        bits: So many random bits, as a number.
+        random: A number from 0 to 1.
+        log: A structlog logger.
+        conn_infos: By WebSocket section, the expression that says what others are told of a connection.
+        hooks: Lifecycle calls by kind (``on_connect``, …).
+
+    Attributes:
+        instance: This node's name, in connect replies and session records.
+        clients: By public id, those that are connected.
+        users: By subject, the connections of each user, also those that are connecting.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        bits: Callable[[int], int],
+        random: Callable[[], float],
+        instance: str,
+        version: str,
+        section: Realtime,
+        connections_per_user: int,
+        rules: Rulebook,
+        hooks: Mapping[str, Backend],
+        conn_infos: Callable[[Any], Expression | None],
+        broker: Broker,
+        presence: PresenceStore,
+        sessions: SessionStore,
+        idempotency: IdempotencyStore,
+        authenticator: Authenticator,
+        revocations: Revocations,
+        metrics: RealtimeMetrics,
+        log: Any,
+        witnesses: tuple[SessionWitness, ...] = (),
+    ) -> None:
+        self.clock = clock
+        self.seconds = clock.seconds
+        self.wall = wall
+        self.bits = bits
+        self.random = random
+        self.instance = instance
+        self.version = version
+        self.section = section
+        self.connections_per_user = connections_per_user
+        self.rules = rules
+        self.conn_info = conn_infos
+        self.broker = broker
+        self.idempotency = idempotency
+        self.metrics = metrics
+        self.log = log
+        self.clients: dict[str, Client] = {}
+        self.users: dict[str, dict[Client, None]] = {}
+        self.opening: dict[Client, None] = {}
+        self.draining = False
+        self.identities = Identities(authenticator, revocations, wall, metrics.auth_failures.inc)
+        self._wheel: Wheel[Client] = Wheel(SLOT_S)
+        self.background = Background(clock, self._task_failed)
+        self.presence = Presence(presence, broker, wall, section.presence_ttl_s)
+        self.hub = Hub(
+            broker,
+            clock,
+            insufficient=self.end,
+            came=self.presence.came,
+            counted=metrics.delivered,
+        )
+        self.sessions = Sessions(
+            sessions,
+            wall,
+            instance=instance,
+            window_s=section.resume_window_s,
+            release=self._release,
+            witnesses=witnesses,
+        )
+        self.telling = Telling(
+            hooks,
+            clock,
+            self.background,
+            random,
+            most_bytes=section.told_most_bytes,
+            for_s=section.told_for_s,
+            lost=self._fact_lost,
+        )
+        metrics.watch(self)
+
+    def start(self) -> None:
+        """
+        Begin what runs by itself.
+        """
+        every = self.background.every
+        every("clients.tick", SLOT_S, self._turn)
+        every(
+            "presence.tell", self.section.join_leave_tick_s, lambda: self._spawn("presence.tell", self.presence.tick())
+        )
+        every("realtime.sweep", SWEEP_S, lambda: self._spawn("realtime.sweep", self._sweep()))
+
+    def configure(
+        self, section: Realtime, connections_per_user: int, rules: Rulebook, hooks: Mapping[str, Backend]
+    ) -> None:
+        """
+        Take new rules; subscriptions that stand keep the rule they were made by.
+        """
+        self.section = section
+        self.connections_per_user = connections_per_user
+        self.rules = rules
+        self.telling.backends = hooks
+        self.sessions.window_s = section.resume_window_s
+        self.presence.ttl_s = section.presence_ttl_s
+
+    @property
+    def on_connect(self) -> Backend | None:
+        """Who is asked before a client is let in."""
+        return self.telling.backends.get("on_connect")
+
+    async def stop(self) -> None:
+        """
+        Close every client, telling it to come back elsewhere, and end what runs.
+        """
+        self.draining = True
+        for client in [*self.opening, *self.clients.values()]:
+            client.close(CloseReason.SHUTDOWN.closing)
+        self.hub.stop()
+        await self.background.stop()
+
+    # Clients.
+
+    def accept(self, transport: ClientTransport, opening: Opening) -> Client:
+        """
+        Take a connection: what it sends goes to the client returned.
+        """
+        client = Client(self, transport, opening)
+        self.opening[client] = None
+        self._wheel.set(client, client.next_due(self.seconds()))
+        return client
+
+    def watch(self, client: Client, due: float) -> None:
+        """
+        Have ``client.tick`` called at *due*, instead of when it would have been.
+        """
+        self._wheel.set(client, due)
+
+    def _turn(self) -> None:
+        now = self.seconds()
+        for client in self._wheel.turn(now):
+            client.tick(now)
+
+    def new_id(self) -> str:
+        """
+        Make an id: 128 random bits, in 32 hexadecimal digits.
+        """
+        return f"{self.bits(128):032x}"
+
+    def has_room(self, user: str) -> bool:
+        """
+        Whether *user* may have one more connection.
+        """
+        most = self.connections_per_user
+        return not most or len(self.users.get(user, ())) < most
+
+    def count_user(self, client: Client) -> None:
+        """
+        Count a client that is about to be let in.
+        """
+        if client.user:
+            self.users.setdefault(client.user, {})[client] = None
+        self.opening.pop(client, None)
+        self.clients[client.id] = client
+
+    def gone(self, client: Client, closing: Closing, *, abnormal: bool, was_connected: bool) -> None:
+        """
+        Let a client go, whatever the cause: places, sessions, facts.
+        """
+        self._wheel.drop(client)
+        self.opening.pop(client, None)
+        if client.id:
+            self.clients.pop(client.id, None)
+        connections = self.users.get(client.user)
+        if connections is not None:
+            connections.pop(client, None)
+            if not connections:
+                del self.users[client.user]
+        self.metrics.closed.inc(client.transport.kind, str(closing.code))
+        record = client.session
+        suspends = abnormal and was_connected and record is not None and self.sessions.window_s > 0
+        places: list[Place] = []
+        for subscription in list(client.subscriptions.values()):
+            place = let_go(self, subscription)
+            if place is None:
+                continue
+            if suspends:
+                places.append(place)
+            else:
+                self._spawn("presence.leave", self._release(place))
+        client.subscriptions.clear()
+        if record is None or not was_connected:
+            return
+        tell(self, "on_disconnect", client, {"code": closing.code, "reason": closing.reason, "resumable": suspends})
+        if suspends:
+            self._spawn("session.suspend", self.sessions.suspend(record, places))
+        else:
+            self._spawn("session.end", self.sessions.end(record, closing.reason or str(closing.code)))
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(list(self.clients.values()))
+
+    # Channels.
+
+    async def publish(
+        self,
+        match: ChannelMatch[ChannelRule],
+        data: bytes,
+        *,
+        info: ClientInfo | None = None,
+        tags: Mapping[str, str] | None = None,
+        options: PublishOptions | None = None,
+        trace: str = "",
+    ) -> Published:
+        """
+        Publish into a channel. JSON text of several lines becomes one line, which frames demand.
+        """
+        if b"\n" in data or b"\r" in data:
+            data = data.replace(b"\n", b" ").replace(b"\r", b" ")
+        published = await self.broker.publish(
+            match.name, data, options or match.rule.options, info=info, tags=tags, trace=trace
+        )
+        self.metrics.publications.inc(match.rule.pattern, published.suppressed or "made")
+        return published
+
+    def stands(self, subscription: Subscription) -> None:
+        """
+        Deliver to a subscription whose reply was sent; what it stood for before a loss is given up.
+        """
+        stand(self, subscription)
+        client = subscription.client
+        if client.session is not None and subscription.present:
+            place = self.sessions.take_place(client.session.id, subscription.match.name)
+            if place is not None:
+                self._spawn("presence.move", self._release(place))
+
+    def leave(self, subscription: Subscription) -> None:
+        """
+        End a subscription without a word to its client.
+        """
+        place = let_go(self, subscription)
+        if place is not None:
+            self._spawn("presence.leave", self._release(place))
+
+    def end(self, subscription: Subscription, reason: UnsubscribeReason) -> None:
+        """
+        End a subscription and tell its client why.
+        """
+        self.unsubscribe(subscription, reason.code, reason.text)
+
+    def unsubscribe(self, subscription: Subscription, code: int, reason: str) -> None:
+        """
+        The same with any code.
+        """
+        client = subscription.client
+        live = subscription.live
+        self.leave(subscription)
+        if live and client.closing is None:
+            if subscription.server_side and code >= UnsubscribeReason.INSUFFICIENT_STATE.code:
+                # Its SDK does not subscribe to it again by itself; a new connection brings it back whole.
+                client.close(CloseReason.INSUFFICIENT_STATE.closing)
+                return
+            client.send(client.transport.form.dialect.unsubscribed(subscription.match.name, code, reason))
+
+    async def _release(self, place: Place) -> None:
+        await self.presence.leave(place.channel, place.info, announced=place.announced)
+
+    def renew(self, client: Client) -> None:
+        """
+        Say that a client is still where it is.
+        """
+        for subscription in client.subscriptions.values():
+            if subscription.present:
+                self._spawn("presence.renew", self.presence.renew(subscription))
+
+    # What backends are told and asked.
+
+    def trace(self, client: Client) -> str:
+        """
+        Begin a trace for a command that leads to a backend; the value of its ``traceparent``.
+        """
+        return new_trace(self.bits).header().decode("ascii")
+
+    def tell_dropped(self, client: Client, dropped: Mapping[str, int]) -> None:
+        """
+        Tell a client that read slowly how many publications it was not sent.
+        """
+        for channel, number in dropped.items():
+            client.send(
+                client.transport.form.dialect.message(encoded({"dropped": {"channel": channel, "count": number}}))
+            )
+
+    # Beside the commands.
+
+    async def _sweep(self) -> None:
+        self._close_revoked()
+        await self.hub.sweep()
+        await self.sessions.sweep()
+        await self.presence.sweep(self._announces)
+
+    def _announces(self, channel: str) -> bool:
+        match = self.rules.channels.match(channel)
+        return match is not None and match.rule.join_leave
+
+    def _close_revoked(self) -> None:
+        """Close those whose token was revoked."""
+        for client in list(self.clients.values()):
+            if client.identity is not None and self.identities.is_revoked(client.identity):
+                client.close(CloseReason.INVALID_TOKEN.closing)
+
+    def answered(self, request: c.Request, outcome: str) -> None:
+        """
+        Count a command that was answered.
+        """
+        self.metrics.commands.inc(type(request).__name__, outcome)
+
+    def malformed(self, client: Client, reason: str) -> None:
+        """
+        Log a frame that is not of the dialect.
+        """
+        self.metrics.malformed.inc(client.transport.kind)
+        self.log.info("client.malformed", client=client.id, address=client.opening.address, reason=reason[:200])
+
+    def crashed(self, client: Client, failure: Failure) -> None:
+        """
+        Report a fault of our own.
+        """
+        self.log.error("client.crashed", client=client.id, user=client.user, exception=failure.getTraceback())
+
+    def _fact_lost(self, kind: str, why: str) -> None:
+        self.metrics.facts_lost.inc(kind, why)
+        self.log.warning("fact.lost", kind=kind, why=why)
+
+    def _task_failed(self, name: str, failure: Failure) -> None:
+        self.log.error("background.failed", task=name, exception=failure.getTraceback())
+
+    def _spawn(self, name: str, coroutine: Any) -> None:
+        self.background.spawn(name, coroutine)

@@ -1,0 +1,186 @@
+"""
+Telling backends what happens to sessions: at least once while the process lives, in order for each session.
+
+A fact has an id that stays the same however often it is told, and its session's sequence number:
+a backend that remembers ids sees each once. Nobody's connection waits for it. What cannot be told
+in time, or no longer fits, is lost, counted and logged.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, DeferredSemaphore
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from gateway.core.backoff import backoff
+from gateway.core.channels import ChannelMatch
+from gateway.core.identity import Identity
+from gateway.core.verdicts import ClientError
+from gateway.node.background import Background
+from gateway.node.facts import channel_facts
+from gateway.node.rulebook import ChannelRule, encoded
+from gateway.ports.backends import Backend, Facts
+
+if TYPE_CHECKING:
+    from gateway.node.client import Client
+    from gateway.node.realtime import RealtimeNode
+
+__all__ = ["Fact", "Telling", "tell"]
+
+AT_ONCE = 64
+"""Facts that are told at the same time, of different sessions."""
+
+_OVERHEAD = 256
+_FIRST_S = 0.2
+_MOST_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """
+    One thing that happened.
+
+    Attributes:
+        kind: ``on_disconnect``, ``on_subscribe``, ``on_unsubscribe``.
+        session: What its order is kept within.
+        facts: What expressions of the call may name.
+        body: The fact as JSON.
+        until: Seconds of the clock after which it is given up.
+    """
+
+    kind: str
+    session: str
+    facts: Facts
+    body: bytes
+    identity: Identity | None
+    until: float
+
+
+class Telling:
+    """
+    The facts that wait to be told.
+
+    Args:
+        backends: By kind; a kind without one is told to nobody.
+        lost: Called with the kind and why, for each fact that was not told.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        clock: IReactorTime,
+        background: Background,
+        random: Callable[[], float],
+        *,
+        most_bytes: int,
+        for_s: float,
+        lost: Callable[[str, str], None],
+    ) -> None:
+        self.backends = backends
+        self.bytes = 0
+        self._clock = clock
+        self._background = background
+        self._random = random
+        self._most_bytes = most_bytes
+        self._for_s = for_s
+        self._lost = lost
+        self._queues: dict[str, deque[Fact]] = {}
+        self._gate = DeferredSemaphore(AT_ONCE)
+
+    def tell(self, kind: str, session: str, body: Mapping[str, Any], facts: Facts, identity: Identity | None) -> None:
+        """
+        Tell the backend of *kind*, now or as soon as what happened before in *session* is told.
+        """
+        if kind not in self.backends:
+            return
+        fact = Fact(kind, session, facts, encoded(body), identity, self._clock.seconds() + self._for_s)
+        size = len(fact.body) + _OVERHEAD
+        if self.bytes + size > self._most_bytes:
+            self._lost(kind, "overflow")
+            return
+        self.bytes += size
+        queue = self._queues.get(session)
+        if queue is not None:
+            queue.append(fact)
+            return
+        self._queues[session] = deque((fact,))
+        self._background.spawn("facts.tell", self._work(session))
+
+    async def _work(self, session: str) -> None:
+        queue = self._queues[session]
+        try:
+            while queue:
+                fact = queue[0]
+                await self._told(fact)
+                queue.popleft()
+                self.bytes -= len(fact.body) + _OVERHEAD
+        finally:
+            for fact in queue:
+                self.bytes -= len(fact.body) + _OVERHEAD
+            del self._queues[session]
+
+    async def _told(self, fact: Fact) -> None:
+        attempt = 0
+        while True:
+            backend = self.backends.get(fact.kind)
+            if backend is None:
+                return
+            await self._gate.acquire()
+            try:
+                await backend.ask(fact.facts, fact.body, fact.identity)
+            except ClientError as error:
+                if not error.temporary:
+                    self._lost(fact.kind, "refused")
+                    return
+            except CancelledError:
+                self._lost(fact.kind, "stopped")
+                raise
+            else:
+                return
+            finally:
+                self._gate.release()
+            attempt += 1
+            wait = backoff(attempt, _FIRST_S, _MOST_S, self._random)
+            if self._clock.seconds() + wait > fact.until:
+                self._lost(fact.kind, "time")
+                return
+            await deferLater(self._clock, wait)
+
+    def waiting(self) -> int:
+        """
+        How many facts wait.
+        """
+        return sum(len(queue) for queue in self._queues.values())
+
+
+def tell(
+    node: RealtimeNode,
+    kind: str,
+    client: Client,
+    more: Mapping[str, Any],
+    match: ChannelMatch[ChannelRule] | None = None,
+) -> None:
+    """
+    Tell a backend what happened to a client, if one wants to know.
+    """
+    if kind not in node.telling.backends or client.session is None:
+        return
+    client.told += 1
+    session = client.session.id
+    body: dict[str, Any] = {
+        "id": f"{client.id}-{client.told}",
+        "sequence": client.told,
+        "session": session,
+        "client": client.id,
+        "user": client.user,
+        "at": round(node.wall(), 3),
+        **more,
+    }
+    facts = client.facts() if match is None else channel_facts(client, match)
+    facts = {**facts, "command": {"id": body["id"], "kind": kind, "sequence": client.told}, "data": body}
+    node.telling.tell(kind, session, body, facts, client.identity)

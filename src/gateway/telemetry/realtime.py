@@ -1,0 +1,58 @@
+"""
+The metrics of real time: clients, commands, publications, deliveries. See ``telemetry.metrics``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from gateway.telemetry.tally import Reading, Tally
+
+__all__ = ["RealtimeMetrics"]
+
+
+class RealtimeMetrics:
+    """
+    Counters of one node, registered where the others are.
+    """
+
+    def __init__(self, registry: CollectorRegistry, auth_failures: Tally) -> None:
+        self.auth_failures = auth_failures
+        self.clients = Reading("gateway_clients", "Real-time clients connected now.", ("transport",))
+        self.opening = Reading("gateway_clients_opening", "Connections that are not authenticated yet.")
+        self.users = Reading("gateway_users", "Different users connected to this instance.")
+        self.channels = Reading("gateway_channels", "Channels that somebody here listens to.")
+        self.subscriptions = Reading("gateway_subscriptions", "Subscriptions that stand.")
+        self.closed = Tally("gateway_clients_closed", "Connections that ended, by close code.", ("transport", "code"))
+        self.commands = Tally("gateway_commands", "Commands answered: ok, or an error code.", ("command", "outcome"))
+        self.malformed = Tally("gateway_client_frames_malformed", "Frames that could not be read.", ("transport",))
+        self.publications = Tally("gateway_publications", "Publications made here.", ("channels", "outcome"))
+        self.deliveries = Tally("gateway_deliveries", "Publications given to clients.", ("channels",))
+        self.facts_lost = Tally("gateway_facts_lost", "Facts that backends were not told.", ("kind", "why"))
+        for metric in vars(self).values():
+            if isinstance(metric, (Tally, Reading)) and metric is not auth_failures:
+                registry.register(metric)
+
+    def delivered(self, pattern: str, number: int) -> None:
+        """
+        Count deliveries of channels that have *pattern*.
+        """
+        self.deliveries.inc(pattern, by=number)
+
+    def watch(self, node: Any) -> None:
+        """
+        Read what *node* has, whenever somebody scrapes.
+        """
+        self.clients.from_source(
+            lambda: [
+                ((kind,), float(number))
+                for kind, number in Counter(client.transport.kind for client in node.clients.values()).items()
+            ]
+        )
+        self.opening.from_source(lambda: [((), float(len(node.opening)))])
+        self.users.from_source(lambda: [((), float(len(node.users)))])
+        self.channels.from_source(lambda: [((), float(len(node.hub.rooms)))])
+        self.subscriptions.from_source(lambda: [((), float(sum(room.size for room in node.hub.rooms.values())))])
