@@ -8,7 +8,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 
 from gateway.core.publications import ClientInfo, Position, PublishOptions
 
-KEEP = PublishOptions(history_size=3, history_ttl_s=60)
+KEEP = PublishOptions(history_size=3, history_ttl_s=60, timed=True)
 ALICE = ClientInfo("alice", "c1", b'{"a":1}', b"")
 
 
