@@ -29,6 +29,7 @@ from gateway.memory.idempotency import MemoryIdempotency
 from gateway.memory.presence import MemoryPresence
 from gateway.memory.revocations import MemoryRevocations
 from gateway.memory.sessions import MemorySessions
+from gateway.node.client import Client
 from gateway.node.realtime import RealtimeNode
 from gateway.node.rulebook import Rulebook
 from gateway.ports.backends import Facts
@@ -154,10 +155,11 @@ class Person:
     One client, speaking JSON.
     """
 
-    def __init__(self, house: House, wire: Wire, side: ClientSide) -> None:
+    def __init__(self, house: House, wire: Wire, side: Client) -> None:
         self.house = house
         self.wire = wire
         self.side = side
+        self.answers_pings = True
         self._seen = 0
         self._number = 0
 
@@ -187,6 +189,12 @@ class Person:
     def pushes(self) -> list[Any]:
         """The pushes among what came."""
         return [message["push"] for message in self.told() if "push" in message]
+
+    @property
+    def session(self) -> str:
+        """The id of its session."""
+        assert self.side.session is not None, "not connected"
+        return self.side.session.id
 
     def lose(self) -> None:
         """Let the connection be lost without a word."""
@@ -289,6 +297,7 @@ class House:
         self.witness = Witness()
         self.random = random.Random(7)
         self.nodes: list[RealtimeNode] = []
+        self.people: list[Person] = []
         self.node = self.add()
 
     def wall(self) -> float:
@@ -347,12 +356,16 @@ class House:
         opening = Opening("192.0.2.1", self.config.websocket[0], "test/1.0", identity=identity)
         side = (node or self.node).accept(wire, opening)
         wire.side = side
-        return Person(self, wire, side)
+        person = Person(self, wire, side)
+        person.answers_pings = False
+        self.people.append(person)
+        return person
 
     def enter(self, token: str = "alice", **more: Any) -> Person:
         """Open a connection and connect with *token*."""
         person = self.come(**more)
         person.ask(connect={"token": token})
+        person.answers_pings = True
         return person
 
     def connected(self, token: str = "alice", **more: Any) -> Person:
@@ -373,6 +386,9 @@ class House:
         done.addErrback(lambda failure: failure.raiseException())
 
     def pass_time(self, seconds: float, step: float = 0.25) -> None:
-        """Let time pass in small steps, as a reactor does."""
+        """Let time pass in small steps, as a reactor does; people answer pings meanwhile."""
         for _ in range(round(seconds / step)):
             self.clock.advance(step)
+            for person in self.people:
+                if person.answers_pings:
+                    person.say({})
