@@ -51,6 +51,8 @@ async def connect(node: RealtimeNode, client: Client, command: c.Command) -> Non
         return
     session, _ = await node.sessions.open(node.new_id(), client.user, client.device, _session_facts(client))
     client.session = session
+    if client.transport.kind != "websocket":
+        node.streaming[session.id] = client
     client.forget_facts()
     if client.closing is not None:
         await node.sessions.end(session, "closed")

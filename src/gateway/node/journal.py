@@ -12,12 +12,39 @@ from gateway.core.problems import Problem
 from gateway.ports.http import Exchange, Peer
 from gateway.telemetry.access import MAX_PATH, AccessLine, AccessLog
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tally import Count, Series
 
 __all__ = ["HttpJournal"]
 
 _METHODS = {method.encode("ascii"): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _STATUSES = {status: str(status) for status in range(100, 600)}
 _NO_ROUTE = "_none"
+_BROKEN = 500
+_KINDS_REMEMBERED = 4096
+_ENDS = (
+    (',"protocol":"HTTP/1.0"}\n', ',"protocol":"HTTP/1.0","tls":true}\n'),
+    (',"protocol":"HTTP/1.1"}\n', ',"protocol":"HTTP/1.1","tls":true}\n'),
+)
+
+
+def _level(status: int) -> str:
+    return "info" if status < _BROKEN else "warning"
+
+
+class _Kind:
+    """
+    What exchanges of one route, method and status have in common: their counters, and parts of their lines.
+    """
+
+    __slots__ = ("answered", "asked", "begins", "method", "requests", "seconds")
+
+    def __init__(self, requests: Count, seconds: Series, method: str, status: int) -> None:
+        self.requests = requests
+        self.seconds = seconds
+        self.method = method
+        self.begins = f'{{"event":"request","level":"{_level(status)}",'
+        self.asked = f',"method":"{method}",'
+        self.answered = f',"status":{status},'
 
 
 class HttpJournal:
@@ -33,62 +60,119 @@ class HttpJournal:
         self._metrics = metrics
         self._access = access
         self._log = log
+        self._usual = access if access is not None and access.json else None
+        self._kinds: dict[tuple[str, bytes, int], _Kind] = {}
+        self._upstreams: dict[str, Series] = {}
+        self._response_bytes = metrics.response_bytes.series()
 
     def request(self, exchange: Exchange, ended_at: float, *, whole: bool) -> None:
         """
         Count one exchange and write its line.
         """
-        metrics = self._metrics
         head = exchange.head
         downstream = exchange.downstream
         route = exchange.route
         name = route.name if route is not None else _NO_ROUTE
-        method = _METHODS.get(head.method, "_OTHER")
         status = exchange.status
+        kind = self._kinds.get((name, head.method, status))
+        if kind is None:
+            kind = self._learn(name, head.method, status)
         lasted = ended_at - exchange.started_at
-        metrics.requests.inc(name, method, _STATUSES.get(status, "_other"))
-        metrics.request_seconds.observe(lasted, name)
-        if downstream.bytes_in:
-            metrics.request_bytes.inc(by=downstream.bytes_in)
-        metrics.response_bytes.inc(by=downstream.bytes_out)
+        kind.requests.number += 1
+        kind.seconds.observe(lasted)
+        bytes_out = downstream.bytes_out
+        self._response_bytes.number += bytes_out
+        upstream = exchange.upstream
         if exchange.attempts:
-            metrics.upstream_seconds.observe(ended_at - exchange.upstream_started_at, exchange.upstream)
-        access = self._access
-        if access is None:
+            series = self._upstreams.get(upstream)
+            if series is None:
+                series = self._upstreams[upstream] = self._metrics.upstream_seconds.series((upstream,))
+            series.observe(ended_at - exchange.upstream_started_at)
+        if downstream.bytes_in:
+            self._metrics.request_bytes.inc(by=downstream.bytes_in)
+        access = self._usual
+        target = exchange.target
+        if (
+            access is None
+            or not whole
+            or downstream.bytes_in
+            or exchange.flag
+            or exchange.reason
+            or exchange.attempts != 1
+            or exchange.notes is not None
+            or target is None
+        ):
+            if self._access is not None:
+                self._access.write(self._line(self._access, exchange, name, kind.method, lasted, whole=whole))
             return
+        # A plain request to a backend: the same line, from text that was encoded before. The path is
+        # canonical, an id ours or taken only without signs that need an escape.
+        path = target.path if len(target.path) <= MAX_PATH else target.path[:MAX_PATH]
+        quoted = access.quoted
+        identity = exchange.identity
+        agent = head.fields.get(b"user-agent")
+        sent = f',"bytes_out":{bytes_out}' if bytes_out else ""
+        sub = f',"sub":{quoted[identity.subject]}' if identity is not None else ""
+        ua = f',"ua":{quoted[agent]}' if agent else ""
+        access.put(
+            f'{kind.begins}"ts":"{access.stamp()}"{kind.asked}"path":"{path.decode("ascii")}"{kind.answered}'
+            f'"duration_ms":{lasted * 1000:.3f},"route":{quoted[name]}{sent}'
+            f',"client":{quoted[exchange.client_host]},"peer":{quoted[exchange.peer.host]}{sub}'
+            f',"request_id":"{exchange.request_id}","trace_id":"{exchange.trace.trace_id}"'
+            f',"upstream":{quoted[upstream]},"target":{quoted[exchange.upstream_target]}'
+            f',"attempts":1,"ttfb_ms":{exchange.upstream_ttfb_s * 1000:.3f}{ua}{_ENDS[head.minor][exchange.peer.tls]}'
+        )
+
+    def _learn(self, name: str, method: bytes, status: int) -> _Kind:
+        if len(self._kinds) >= _KINDS_REMEMBERED:
+            self._kinds.clear()
+        metrics = self._metrics
+        label = _METHODS.get(method, "_OTHER")
+        kind = self._kinds[(name, method, status)] = _Kind(
+            metrics.requests.series((name, label, _STATUSES.get(status, "_other"))),
+            metrics.request_seconds.series((name,)),
+            method.decode("latin-1"),
+            status,
+        )
+        return kind
+
+    def _line(
+        self, access: AccessLog, exchange: Exchange, route: str, method: str, lasted: float, *, whole: bool
+    ) -> AccessLine:
+        head = exchange.head
+        downstream = exchange.downstream
+        status = exchange.status
         target = exchange.target
         path = (target.path if target is not None else head.target.partition(b"?")[0])[:MAX_PATH]
         identity = exchange.identity
         trace = exchange.trace
-        access.write(
-            AccessLine(
-                event="request",
-                level="info" if status < 500 else "warning",  # noqa: PLR2004
-                ts=access.stamp(),
-                method=method if method != "_OTHER" else head.method.decode("latin-1"),
-                path=path.decode("latin-1"),
-                status=status,
-                duration_ms=round(lasted * 1000, 3),
-                route=name,
-                flag=exchange.flag,
-                reason=exchange.reason,
-                bytes_in=downstream.bytes_in,
-                bytes_out=downstream.bytes_out,
-                client=exchange.client_host,
-                peer=exchange.peer.host,
-                sub=identity.subject if identity is not None else "",
-                request_id=exchange.request_id,
-                trace_id=trace.trace_id if trace is not None else "",
-                upstream=exchange.upstream,
-                target=exchange.upstream_target,
-                attempts=exchange.attempts,
-                ttfb_ms=round(exchange.upstream_ttfb_s * 1000, 3),
-                ua=head.fields.get(b"user-agent", b"")[:256].decode("latin-1"),
-                protocol="HTTP/1.1" if head.minor else "HTTP/1.0",
-                tls=exchange.peer.tls,
-                whole=whole,
-                notes=exchange.notes,
-            )
+        return AccessLine(
+            event="request",
+            level=_level(status),
+            ts=access.stamp(),
+            method=method,
+            path=path.decode("latin-1"),
+            status=status,
+            duration_ms=round(lasted * 1000, 3),
+            route=route,
+            flag=exchange.flag,
+            reason=exchange.reason,
+            bytes_in=downstream.bytes_in,
+            bytes_out=downstream.bytes_out,
+            client=exchange.client_host,
+            peer=exchange.peer.host,
+            sub=identity.subject if identity is not None else "",
+            request_id=exchange.request_id,
+            trace_id=trace.trace_id if trace is not None else "",
+            upstream=exchange.upstream,
+            target=exchange.upstream_target,
+            attempts=exchange.attempts,
+            ttfb_ms=round(exchange.upstream_ttfb_s * 1000, 3),
+            ua=head.fields.get(b"user-agent", b"")[:256].decode("latin-1"),
+            protocol="HTTP/1.1" if head.minor else "HTTP/1.0",
+            tls=exchange.peer.tls,
+            whole=whole,
+            notes=exchange.notes,
         )
 
     def malformed(self, peer: Peer, status: int, code: str, head: bytes) -> None:

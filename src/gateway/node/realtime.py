@@ -62,6 +62,7 @@ class RealtimeNode:
         instance: This node's name, in connect replies and session records.
         clients: By public id, those that are connected.
         users: By subject, the connections of each user, also those that are connecting.
+        streaming: By session, clients whose commands come in requests of their own.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class RealtimeNode:
         self.clients: dict[str, Client] = {}
         self.users: dict[str, dict[Client, None]] = {}
         self.opening: dict[Client, None] = {}
+        self.streaming: dict[str, Client] = {}
         self.draining = False
         self.identities = Identities(authenticator, revocations, wall, metrics.auth_failures.inc)
         self._wheel: Wheel[Client] = Wheel(SLOT_S)
@@ -235,6 +237,8 @@ class RealtimeNode:
                 del self.users[client.user]
         self.metrics.closed.inc(client.transport.kind, str(closing.code))
         record = client.session
+        if record is not None and self.streaming.get(record.id) is client:
+            del self.streaming[record.id]
         suspends = abnormal and was_connected and record is not None and self.sessions.window_s > 0
         places: list[Place] = []
         for subscription in list(client.subscriptions.values()):

@@ -1,0 +1,126 @@
+"""
+Who may open a real-time connection, and as whom: looked at before a WebSocket's 101, or a stream's 200.
+
+A page's origin must be the gateway's own or allowed; what is no browser sends none. A credential that
+is presented here must be good. Without one the client may still bring it in its first message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+from gateway.config.realtime_sections import WebSocket
+from gateway.core.identity import Identity
+from gateway.core.problems import Problem
+from gateway.node.filters import TokenSource
+from gateway.ports.clients import Opening
+from gateway.ports.http import Exchange
+from gateway.ports.identity import Authenticator
+
+__all__ = ["Openings"]
+
+_PLACES: Final = frozenset(("header", "cookie", "query"))
+_TOLD: Final = (b"accept-language", b"user-agent", b"x-app-version")
+
+
+class Openings:
+    """
+    The door of one ``[[websocket]]``.
+
+    Args:
+        take: Finds the credential in a request.
+        wall: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, section: WebSocket, authenticator: Authenticator, take: TokenSource, wall: Callable[[], float]
+    ) -> None:
+        self.section = section
+        self._authenticate = authenticator.authenticate
+        self._take = take
+        self._wall = wall
+        self._places = tuple(place for place in section.credentials if place in _PLACES)
+        self._any = "*" in section.origins
+        self._origins = frozenset(origin.lower().encode("ascii") for origin in section.origins)
+
+    def __call__(self, exchange: Exchange, token: bytes = b"") -> Opening | Deferred[Opening]:
+        """
+        Look at the request.
+
+        Args:
+            token: One that was found where only the edge can look (a sub-protocol); empty for none.
+
+        Raises:
+            Problem: ``origin_refused``, ``token_invalid``, ``credentials_conflict``, ``keys_unavailable``. The
+                Deferred fails with the same.
+        """
+        self.check_origin(exchange)
+        found, by_cookie = self._credential(exchange)
+        if token:
+            if found:
+                raise Problem("credentials_conflict")
+            found = token
+        if by_cookie and b"origin" not in exchange.head.fields:
+            # A cookie is sent by the browser, not by whoever wrote the page: its origin must be known.
+            raise Problem("origin_refused", "A token in a cookie needs an Origin.", reason="no_origin")
+        if not found:
+            return self._opening(exchange, None)
+        identity = self._authenticate(found, self._wall())
+        if isinstance(identity, Deferred):
+            return identity.addCallback(lambda late: self._opening(exchange, late))
+        return self._opening(exchange, identity)
+
+    def check_origin(self, exchange: Exchange) -> None:
+        """
+        Raise ``Problem("origin_refused")`` for a page that may not connect.
+        """
+        fields = exchange.head.fields
+        origin = fields.get(b"origin")
+        if origin is None or self._any:
+            return
+        origin = origin.lower()
+        if origin in self._origins:
+            return
+        same = b"%b://%b" % (exchange.client_scheme.encode("ascii"), fields.get(b"host", b"").lower())
+        if origin != same and origin != _with_port(same):
+            raise Problem("origin_refused", reason="origin")
+
+    def _credential(self, exchange: Exchange) -> tuple[bytes, bool]:
+        fields = exchange.head.fields
+        if not self._places:
+            self._take.clean(exchange)
+            return b"", False
+        if b"authorization" not in fields and b"cookie" not in fields and not exchange.query:
+            return b"", False
+        try:
+            token = self._take(exchange, self._places)
+        except Problem as problem:
+            if problem.kind.code == "credential_missing":
+                return b"", False
+            raise
+        return token, b"cookie" in fields and b"authorization" not in fields and "cookie" in self._places
+
+    def _opening(self, exchange: Exchange, identity: Identity | None) -> Opening:
+        fields = exchange.head.fields
+        trace = exchange.trace
+        return Opening(
+            exchange.client_host,
+            self.section,
+            user_agent=fields.get(b"user-agent", b"").decode("latin-1")[:512],
+            origin=fields.get(b"origin", b"").decode("latin-1")[:256],
+            request_id=exchange.request_id,
+            trace=trace.header().decode("ascii") if trace is not None and trace.sampled else "",
+            identity=identity,
+            headers={name.decode("ascii"): fields[name].decode("latin-1")[:512] for name in _TOLD if name in fields},
+        )
+
+
+def _with_port(origin: bytes) -> bytes:
+    """The same origin as browsers write it: without the scheme's own port."""
+    for scheme, port in ((b"http://", b":80"), (b"https://", b":443")):
+        if origin.startswith(scheme):
+            return origin.removesuffix(port)
+    return origin
