@@ -1,8 +1,9 @@
 """
 The access line: one per request, whatever became of it.
 
-It is written for every request, so it is one encoder call over one struct, with the field
-names structlog would give; nothing secret can be in it because only these fields are.
+It is written for every request, with the field names structlog would give; nothing secret can
+be in it because only these fields are. A line is one encoder call over one struct; for the usual
+ones its writer joins text that was encoded before (``AccessLog.quoted``), which costs a third.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from gateway.telemetry.logs import Logs
 __all__ = ["AccessLine", "AccessLog"]
 
 MAX_PATH = 1024
+_REMEMBERED = 2048
+_LONGEST = 256
 
 
 class AccessLine(msgspec.Struct, omit_defaults=True):
@@ -55,12 +58,29 @@ class AccessLine(msgspec.Struct, omit_defaults=True):
     notes: dict[str, Any] | None = None
 
 
+class _Quoted(dict[str | bytes, str]):
+    """Text, or bytes as Latin-1, to its JSON form with the quotes; encodes at first sight, and forgets in time."""
+
+    def __missing__(self, text: str | bytes) -> str:
+        plain = text[:_LONGEST].decode("latin-1") if isinstance(text, bytes) else text
+        quoted = msgspec.json.encode(plain.encode("utf-8", "backslashreplace").decode()).decode()
+        if len(text) <= _LONGEST:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[text] = quoted
+        return quoted
+
+
 class AccessLog:
     """
     Writes access lines to *logs*, in its form.
 
     Args:
         wall: Seconds since the epoch.
+
+    Attributes:
+        json: Lines are JSON, so that ``put`` may be used.
+        quoted: Text to its JSON form; of bytes, the first 256 as Latin-1.
     """
 
     def __init__(self, logs: Logs, wall: Callable[[], float]) -> None:
@@ -68,17 +88,28 @@ class AccessLog:
         self._encode = msgspec.json.Encoder().encode
         self._sink = logs.sink
         self._pretty = logs.logger() if logs.pretty else None
+        self._millisecond = 0
+        self._stamp = ""
         self._second = 0
         self._prefix = ""
+        self.json = not logs.pretty
+        self.quoted = _Quoted()
 
     def stamp(self) -> str:
         """Return the time in ISO 8601 with milliseconds, UTC."""
-        now = self._wall()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        return f"{self._prefix}{int((now - second) * 1000):03d}Z"
+        now = int(self._wall() * 1000)
+        if now != self._millisecond:
+            self._millisecond = now
+            second, rest = divmod(now, 1000)
+            if second != self._second:
+                self._second = second
+                self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+            self._stamp = f"{self._prefix}{rest:03d}Z"
+        return self._stamp
+
+    def put(self, line: str) -> None:
+        """Write *line*, a whole JSON object and its newline, which the caller has made as ``AccessLine`` would be."""
+        self._sink.write(line.encode())
 
     def write(self, line: AccessLine) -> None:
         """Write *line*."""

@@ -36,6 +36,7 @@ class Sink:
         self._waiting = 0
         self._taken = 0
         self._wake = threading.Event()
+        self._awake = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.dropped = 0
@@ -48,7 +49,8 @@ class Sink:
             return
         self._waiting += len(line)
         self._lines.append(line)
-        if not self._wake.is_set():
+        if not self._awake:
+            self._awake = True
             self._wake.set()
 
     def start(self) -> None:
@@ -76,6 +78,8 @@ class Sink:
             self._wake.wait()
             self._stopping.wait(self._linger_s)
             self._wake.clear()
+            # Before looking at the lines: who appends from here on sets the event again.
+            self._awake = False
             self._drain()
         self._drain()
 

@@ -14,13 +14,24 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-__all__ = ["DURATION_BUCKETS_S", "Reading", "Tally", "Timing"]
+__all__ = ["DURATION_BUCKETS_S", "Count", "Reading", "Series", "Tally", "Timing"]
 
 DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Upper bounds in seconds: OpenTelemetry's advice for HTTP, with two finer ones below."""
 
 MAX_SERIES = 2000
 OVERFLOW = "_other"
+
+
+class Count:
+    """
+    One series of a ``Tally``; whoever counts often keeps it and adds to ``number``.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number: float = 0
 
 
 class Tally:
@@ -37,37 +48,51 @@ class Tally:
         self._name = name
         self._help = help_text
         self._labels = labels
-        self._counts: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
+        self._counts: dict[tuple[str, ...], Count] = {} if labels else {(): Count()}
 
     def inc(self, *values: str, by: float = 1) -> None:
         """Add *by* to the series of these label values, in the order of declaration."""
+        self.series(values).number += by
+
+    def series(self, values: tuple[str, ...] = ()) -> Count:
+        """Return the series of these label values; it exists from now on, and stays."""
         counts = self._counts
-        if values in counts:
-            counts[values] += by
-        elif len(counts) < MAX_SERIES:
-            counts[values] = by
-        else:
-            other = (OVERFLOW,) * len(self._labels)
-            counts[other] = counts.get(other, 0) + by
+        count = counts.get(values)
+        if count is None:
+            if len(counts) >= MAX_SERIES:
+                values = (OVERFLOW,) * len(self._labels)
+            count = counts.setdefault(values, Count())
+        return count
 
     def value(self, *values: str) -> float:
         """Return the count of one series; 0 if it never counted."""
-        return self._counts.get(values, 0)
+        count = self._counts.get(values)
+        return count.number if count is not None else 0
 
     def collect(self) -> Iterator[Metric]:
         """Yield the family, as prometheus-client asks for it."""
         family = CounterMetricFamily(self._name, self._help, labels=self._labels)
         for values, count in list(self._counts.items()):
-            family.add_metric(values, count)
+            family.add_metric(values, count.number)
         yield family
 
 
-class _Series:
-    __slots__ = ("counts", "total")
+class Series:
+    """
+    One series of a ``Timing``.
+    """
 
-    def __init__(self, size: int) -> None:
-        self.counts = [0] * size
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+
+    def observe(self, amount: float) -> None:
+        """Count *amount* in its bucket."""
+        self.counts[bisect_left(self._bounds, amount)] += 1
+        self.total += amount
 
 
 class Timing:
@@ -84,17 +109,20 @@ class Timing:
         self._help = help_text
         self._labels = labels
         self._bounds = bounds
-        self._series: dict[tuple[str, ...], _Series] = {}
+        self._series: dict[tuple[str, ...], Series] = {}
 
     def observe(self, amount: float, *values: str) -> None:
         """Count *amount* in its bucket of the series of these label values."""
+        self.series(values).observe(amount)
+
+    def series(self, values: tuple[str, ...] = ()) -> Series:
+        """Return the series of these label values; it exists from now on, and stays."""
         series = self._series.get(values)
         if series is None:
             if len(self._series) >= MAX_SERIES:
                 values = (OVERFLOW,) * len(self._labels)
-            series = self._series.setdefault(values, _Series(len(self._bounds) + 1))
-        series.counts[bisect_left(self._bounds, amount)] += 1
-        series.total += amount
+            series = self._series.setdefault(values, Series(self._bounds))
+        return series
 
     def count(self, *values: str) -> int:
         """Return how many amounts one series has seen."""
