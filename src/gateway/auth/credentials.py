@@ -41,6 +41,15 @@ class CredentialSource:
         Raises:
             Problem: ``credential_missing``; ``credentials_conflict`` for more than one (RFC 6750, section 2).
         """
+        memo = exchange.head.memo
+        if memo is not None and not self._cookie and not self._query:
+            known: bytes | None = memo.get(places)
+            if known is None:
+                known = memo[places] = self._take(exchange, places)
+            return known
+        return self._take(exchange, places)
+
+    def _take(self, exchange: Exchange, places: tuple[str, ...]) -> bytes:
         found: list[bytes] = []
         authorization = exchange.head.fields.get(b"authorization")
         if authorization is not None and "header" in places:

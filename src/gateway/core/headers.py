@@ -154,6 +154,16 @@ def request_block(head: RequestHead, drop: frozenset[bytes]) -> bytes:
         drop: Lower-case names to leave out beside the rules above, from ``identity_names``;
             perhaps with ``authorization``.
     """
+    memo = head.memo
+    if memo is None:
+        return _request_block(head, drop)
+    block: bytes | None = memo.get(drop)
+    if block is None:
+        block = memo[drop] = _request_block(head, drop)
+    return block
+
+
+def _request_block(head: RequestHead, drop: frozenset[bytes]) -> bytes:
     kept = _rules(_request_kept, drop, _passes_to_backend)
     fields = head.fields
     if b"connection" in fields:
@@ -184,6 +194,8 @@ def response_block(head: ResponseHead, drop: frozenset[bytes] = frozenset()) -> 
     Args:
         drop: Lower-case names to leave out beside those of one connection, such as ``server``.
     """
+    if head.block is not None and not drop:
+        return head.block
     kept = _rules(_response_kept, drop, _passes_to_client)
     if b"connection" in head.fields:
         listed = connection_names(head)

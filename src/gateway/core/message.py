@@ -10,6 +10,7 @@ the cheapest way to send a head.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = ["CHUNKED", "Header", "RequestHead", "ResponseHead", "block_of", "values_of"]
 
@@ -34,6 +35,9 @@ class RequestHead:
         keep_alive: The client wants the connection kept.
         expect_continue: The client waits for ``100 Continue`` before it sends the body.
         upgrade: The lower-case ``Upgrade`` token when ``Connection`` names it, else None.
+        memo: Where what is derived from these headers alone may be kept, for every other request that
+            has exactly the same ones; None when nobody remembers them. Headers and fields are then
+            shared, too: like every head's, they are never changed.
     """
 
     __slots__ = (
@@ -42,6 +46,7 @@ class RequestHead:
         "fields",
         "headers",
         "keep_alive",
+        "memo",
         "method",
         "minor",
         "target",
@@ -60,7 +65,9 @@ class RequestHead:
         keep_alive: bool = True,
         expect_continue: bool = False,
         upgrade: bytes | None = None,
+        memo: dict[Any, Any] | None = None,
     ) -> None:
+        self.memo = memo
         self.method = method
         self.target = target
         self.headers = headers
@@ -85,9 +92,11 @@ class ResponseHead:
         body_length: 0, ``CHUNKED`` (also for "until close"), or the number of bytes announced.
             For HEAD and 304 it is the announced length, though no body follows.
         trailers: Filled before the end is reported, for a chunked body that had some.
+        block: What of it goes to a client (``core.headers.response_block``), where that was made
+            already. Such a head is shared by all responses that have it, and never changed.
     """
 
-    __slots__ = ("body_length", "fields", "headers", "reason", "status", "trailers")
+    __slots__ = ("block", "body_length", "fields", "headers", "reason", "status", "trailers")
 
     def __init__(
         self,
@@ -103,6 +112,7 @@ class ResponseHead:
         self.fields = fields
         self.body_length = body_length
         self.trailers: list[Header] = []
+        self.block: bytes | None = None
 
 
 def block_of(headers: Iterable[Header]) -> bytes:

@@ -14,6 +14,11 @@ pass and must not reach a backend is refused here. Tried with httptools 0.9, it 
 
 A verdict depends on the bytes alone, never on how they were split: of two faults the earlier
 one counts, and the same is found by ``doom`` before a head is complete.
+
+llhttp calls back for each header line, which costs more than to read them; so it only judges, and
+one search takes the lines out of what it found good. Most heads are spared even that: a client says
+the same about itself with every request, so header blocks that neither frame nor upgrade are
+remembered with what they mean, and only the request line is new.
 """
 
 from __future__ import annotations
@@ -43,6 +48,11 @@ LINE_ALLOWANCE = 64
 """What a request line may hold besides its target."""
 
 _KEEP: Final = frozenset((b"keep-alive", b"Keep-Alive"))
+_FRAMING: Final = frozenset((b"connection", b"content-length", b"transfer-encoding", b"expect"))
+_ONE_REQUEST: Final = frozenset(
+    b"content-length transfer-encoding expect upgrade proxy-connection traceparent x-request-id idempotency-key".split()
+)
+"""Names of which a block is not remembered: they speak of one body, or are different in each request."""
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
@@ -53,6 +63,15 @@ _HOST: Final = re.compile(
 _new_parser: Final[Any] = httptools.HttpRequestParser
 _REMEMBERED = 4096
 """Spellings of names, and hosts, remembered as good; enough for honest clients, bounded for others."""
+_BLOCKS_REMEMBERED = 1024
+_LONGEST_BLOCK = 2048
+_MOST_LINES = 32
+"""Bytes. With what is made of them, blocks take some 10 MB at most, and 3 MB where clients are honest."""
+
+_HEADER: Final = re.compile(rb"([^:\r\n]++):[ \t]*+([^\r\n]*+)\r\n")
+"""A line that llhttp found good; white space at its end is still there."""
+_BODILESS: Final = re.compile(rb"(GET|HEAD|DELETE|OPTIONS|POST|PUT|PATCH) (/[!\"$-~]*+) HTTP/1\.1\r\n")
+"""A request line of which nothing is left to decide but the target's length."""
 
 
 class Refused(Exception):
@@ -70,12 +89,34 @@ class Refused(Exception):
         self.code = code
 
 
+class _Names(dict[bytes, bytes]):
+    """Name as received to its lower case; empty where it is to be dropped. Forgets nothing, and learns so many."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        # Backends that follow CGI cannot tell X_User_Id from X-User-Id.
+        key = b"" if b"_" in name else name.lower()
+        if len(self) < _REMEMBERED:
+            self[name] = key
+        return key
+
+
+class _Block:
+    """A header block that was read before."""
+
+    __slots__ = ("fields", "headers", "memo")
+
+    def __init__(self, headers: list[Header], fields: dict[bytes, bytes]) -> None:
+        self.headers = headers
+        self.fields = fields
+        self.memo: dict[Any, Any] = {}
+
+
 class HeadReader:
     """
     Turns the bytes of a whole head into a ``RequestHead``.
 
-    It keeps nothing of one head for the next, so one reader serves every connection; the parser
-    is made anew for each (a quarter of a microsecond), because llhttp does carry things over:
+    What it remembers depends on bytes alone, so one reader serves every connection; the parser
+    is made anew for each head (a quarter of a microsecond), because llhttp does carry things over:
     after ``Connection: close``, or while it waits for a body, it refuses what comes.
 
     Args:
@@ -85,7 +126,7 @@ class HeadReader:
     """
 
     # The parser looks for these; to find None is cheaper than to find nothing.
-    on_message_begin = on_url = on_headers_complete = on_body = on_message_complete = None
+    on_message_begin = on_url = on_header = on_headers_complete = on_body = on_message_complete = None
     on_chunk_header = on_chunk_complete = None
 
     def __init__(self, *, max_target: int, max_head: int, max_headers: int) -> None:
@@ -93,11 +134,9 @@ class HeadReader:
         self._max_target = max_target
         self._max_line = max_target + LINE_ALLOWANCE
         self._max_headers = max_headers
-        self._names: dict[bytes, bytes] = {}
+        self._names = _Names()
         self._hosts: set[bytes] = set()
-        self._headers: list[Header] = []
-        self._fields: dict[bytes, bytes] = {}
-        self._dropped = 0
+        self._blocks: dict[bytes, _Block] = {}
 
     def read(self, data: bytes) -> RequestHead:
         """
@@ -106,8 +145,16 @@ class HeadReader:
         Raises:
             Refused: with the earliest fault.
         """
+        start = data.find(b"\n") + 1
+        known = self._blocks.get(data[start:])
+        if known is not None:
+            line = _BODILESS.match(data)
+            if line is not None and len(data) <= self.max_head:
+                method, target = line.groups()
+                if len(target) <= self._max_target:
+                    return RequestHead(method, target, known.headers, known.fields, memo=known.memo)
         try:
-            return self._read(data)
+            return self._read(data, start)
         except Refused as refused:
             raise (self.doom(data) or refused) from None
 
@@ -147,36 +194,7 @@ class HeadReader:
             faults.append((at, Refused(431, "head_too_large")))
         return min(faults, key=lambda fault: fault[0])[1] if faults else None
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """
-        Take a header line from the parser.
-        """
-        key = self._names.get(name)
-        if key is None:
-            key = self._learn(name)
-            if not key:
-                self._dropped += 1
-                return
-        if value and value[-1] <= 32:
-            value = value.rstrip(b" \t")
-        self._headers.append((name, value))
-        self._fields[key] = value
-
-    def _learn(self, name: bytes) -> bytes:
-        if b"_" in name:
-            # Backends that follow CGI cannot tell X_User_Id from X-User-Id.
-            return b""
-        key = name.lower()
-        if len(self._names) < _REMEMBERED:
-            self._names[name] = key
-        return key
-
-    def _read(self, data: bytes) -> RequestHead:
-        headers: list[Header] = []
-        fields: dict[bytes, bytes] = {}
-        self._headers = headers
-        self._fields = fields
-        self._dropped = 0
+    def _read(self, data: bytes, start: int) -> RequestHead:
         if len(data) > self.max_head:
             raise Refused(431, "head_too_large")
         method, target, minor = self._request_line(data[: data.find(b"\r\n")])
@@ -189,22 +207,42 @@ class HeadReader:
         except httptools.HttpParserError:
             # Framing that llhttp already found faulty, whatever it said before.
             raise Refused(400, "bad_request") from None
-        if len(headers) + self._dropped > self._max_headers:
+        headers: list[Header] = _HEADER.findall(data, start)
+        lines = data.count(b"\n", start) - 1
+        if lines != len(headers):
+            # The two do not see the same lines: nobody can tell which are right.
+            raise Refused(400, "bad_request")
+        if lines > self._max_headers:
             raise Refused(431, "head_too_large")
+        if b" \r\n" in data or b"\t\r\n" in data:
+            headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+        names = self._names
+        fields = {names[name]: value for name, value in headers}
+        if fields.pop(b"", None) is not None:
+            headers = [header for header in headers if names[header[0]]]
         if len(headers) != len(fields):
             self._check_repeated(headers)
         host = fields.get(b"host")
         if host is None or (host not in self._hosts and not self._good_host(host)):
             raise Refused(400, "bad_host")
         head = RequestHead(method, target, headers, fields, minor=minor, keep_alive=minor == 1)
-        if (
-            b"connection" in fields
-            or b"content-length" in fields
-            or b"transfer-encoding" in fields
-            or b"expect" in fields
-        ):
+        if not _FRAMING.isdisjoint(fields):
             self._frame(head)
+        if (
+            _ONE_REQUEST.isdisjoint(fields)
+            and (b"connection" not in fields or fields[b"connection"] in _KEEP)
+            and len(data) - start <= _LONGEST_BLOCK
+            and lines <= _MOST_LINES
+            and len(headers) == len(fields)
+        ):
+            self._remember(data[start:], head)
         return head
+
+    def _remember(self, block: bytes, head: RequestHead) -> None:
+        if len(self._blocks) >= _BLOCKS_REMEMBERED:
+            self._blocks.clear()
+        known = self._blocks[block] = _Block(head.headers, head.fields)
+        head.memo = known.memo
 
     def _request_line(self, line: bytes) -> tuple[bytes, bytes, int]:
         parts = line.split(b" ")
