@@ -113,6 +113,12 @@ class Connection(Protocol):
             return
         if self._awaited == _HEAD:
             if not self._spent_bytes:
+                size = data.find(b"\r\n\r\n") + 4
+                head = self._pool.plain_heads.read(data, size) if call.method != b"HEAD" else None
+                if head is not None and head.body_length == len(data) - size:
+                    # All of it is here, and nothing about it is unusual: llhttp has nothing to add.
+                    self._whole(call, head, data[size:])
+                    return
                 if data[:9] == _USUAL:
                     self._version = "1.1"
                 elif data[0] != _FIRST:
@@ -132,6 +138,19 @@ class Connection(Protocol):
             self._head_goes_on(call)
         else:
             self._tell(call, response, data)
+
+    def _whole(self, call: Call, head: ResponseHead, data: bytes) -> None:
+        """Tell of a response that came whole, and give the connection back first."""
+        call.answered = True
+        self._call = None
+        if call.end() and not (call.has_body and pending_bytes(self.transport)):
+            if call.paused:
+                # A paused connection would hang whoever gets it next.
+                self.transport.resumeProducing()
+            self._pool.put(self)
+        else:
+            self.cut()
+        call.receiver.responded(head, data, True)
 
     def _head_goes_on(self, call: Call) -> None:
         if self._unclear:

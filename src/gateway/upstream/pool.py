@@ -21,6 +21,7 @@ from gateway.net.transports import DirectReactor, has_news, switch_protocol
 from gateway.ports.upstream import Fault, ResponseReceiver
 from gateway.upstream.call import Call
 from gateway.upstream.connection import Connection, TlsConnection
+from gateway.upstream.response import PlainHeads
 from gateway.upstream.target import Target
 from gateway.upstream.tls import client_options, tls_factory
 
@@ -49,6 +50,7 @@ class Pool:
     Attributes:
         target: Where they lead.
         max_head_bytes: Of a response, interim heads included.
+        plain_heads: Reads those that need no parser.
         active: Requests under way, connecting ones included.
         opened: Connections made so far.
         reused: Requests that found a kept one.
@@ -62,6 +64,7 @@ class Pool:
         """
         self.target = target
         self.max_head_bytes = section.max_response_head_bytes
+        self.plain_heads = PlainHeads(section.max_response_head_bytes)
         self.active: dict[Call, None] = {}
         self.opened = 0
         self.reused = 0

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-from gateway.core.headers import tokens_of
+from gateway.core.headers import response_block, tokens_of
 from gateway.core.message import CHUNKED, Header, ResponseHead, values_of
 
-__all__ = ["FRAMING", "Framing", "Unclear", "check_interim", "final_head", "head_bytes", "stays_open"]
+__all__ = ["FRAMING", "Framing", "PlainHeads", "Unclear", "check_interim", "final_head", "head_bytes", "stays_open"]
 
 FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 """Names that say where a body ends."""
@@ -24,6 +24,76 @@ _MOST_DIGITS = 19
 _VERSIONS = ("1.1", "1.0")
 _COMMON_REASONS = frozenset((b"OK", b""))
 _is_plain = re.compile(rb"[\t -~\x80-\xff]*").fullmatch
+
+
+_HEADS_REMEMBERED = 256
+_LONGEST_REMEMBERED = 1024
+_plain = re.compile(
+    rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([ -~]*+)\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:(?:[\t ]*+[!-~\x80-\xff]++)*+\r\n)++)\r\n"
+).fullmatch
+_lines = re.compile(rb"([^:\r\n]++):[ \t]*+([^\r\n]*+)\r\n").findall
+_length = re.compile(rb"[0-9]{1,19}").fullmatch
+_SPECIAL = frozenset((b"transfer-encoding", b"upgrade", b"proxy-connection", b"trailer"))
+_UNUSUAL = frozenset((_NO_CONTENT, 205, 304))
+
+
+class PlainHeads:
+    """
+    Heads that need no parser, as most have none of what makes one necessary.
+
+    HTTP/1.1, exactly one length, nothing about coding or the connection's end, every line in the
+    narrowest grammar: whatever is taken here, llhttp takes as well and reads alike. Heads that were
+    seen are remembered: those of a busy backend differ little within a second.
+
+    Args:
+        most_bytes: How large a head may be.
+    """
+
+    __slots__ = ("_known", "_most_bytes")
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._known: dict[bytes, ResponseHead] = {}
+
+    def read(self, data: bytes, size: int) -> ResponseHead | None:
+        """
+        Read the first *size* bytes of *data*, which end with an empty line; None if that takes a parser.
+        """
+        raw = data[:size]
+        head = self._known.get(raw)
+        if head is None and size <= self._most_bytes:
+            head = self._read(raw)
+            if head is not None and size <= _LONGEST_REMEMBERED:
+                if len(self._known) >= _HEADS_REMEMBERED:
+                    self._known.clear()
+                self._known[raw] = head
+        return head
+
+    def _read(self, raw: bytes) -> ResponseHead | None:
+        if b"ontent-Length:" not in raw and b"ontent-length:" not in raw:
+            return None
+        found = _plain(raw)
+        if found is None:
+            return None
+        code, reason, block = found.groups()
+        status = int(code)
+        headers: list[Header] = _lines(block)
+        fields = {name.lower(): value for name, value in headers}
+        length = fields.pop(b"content-length", b"")
+        kept = [header for header in headers if header[0].lower() != b"content-length"]
+        if (
+            status in _UNUSUAL
+            or not _length(length)
+            or len(kept) != len(headers) - 1
+            or not _SPECIAL.isdisjoint(fields)
+            or fields.get(b"connection", b"keep-alive").lower() != b"keep-alive"
+            or (len(fields) != len(kept) and len(values_of(kept, b"connection")) > 1)
+        ):
+            return None
+        head = ResponseHead(status, reason, kept, fields, int(length))
+        head.block = response_block(head)
+        return head
 
 
 class Framing(Enum):

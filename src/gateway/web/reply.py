@@ -62,6 +62,8 @@ class Preamble:
         """
         Give the lines that *block* does not have itself: a proxied response keeps its own date.
         """
+        if (b"\nDate: " in block or block[:6] == b"Date: ") and (b"\nServer: " in block or block[:8] == b"Server: "):
+            return b""
         lowered = block.lower()
         if b"date:" not in lowered and b"server:" not in lowered:
             return self.block
