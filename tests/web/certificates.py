@@ -43,6 +43,17 @@ class Authority:
         self.file = folder / f"{name.replace(' ', '-')}.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
+    def make_authority(self, name: str) -> Authority:
+        """Make an authority that this one vouches for."""
+        below = Authority(self.folder, name)
+        certificate = (
+            self._builder(below._name, below._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        below.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        return below
+
     def _builder(
         self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, *, expired: bool = False
     ) -> x509.CertificateBuilder:

@@ -17,6 +17,7 @@ __all__ = ["TraceContext", "new", "parse", "read"]
 
 _LONGEST_STATE = 512
 _MOST_MEMBERS = 32
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 _parent = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.DOTALL
@@ -73,7 +74,14 @@ def new(bits: Bits, *, sampled: bool = False) -> TraceContext:
     """
     Begin a trace.
     """
-    return TraceContext(f"{bits(128) or 1:032x}", f"{bits(64) or 1:016x}", sampled=sampled)
+    digits = f"{bits(192):048x}"
+    trace_id, parent_id = digits[:32], digits[32:]
+    # No id is all noughts; by chance neither ever is.
+    return TraceContext(
+        trace_id if trace_id != _NO_TRACE else _NO_TRACE[:-1] + "1",
+        parent_id if parent_id != _NO_SPAN else _NO_SPAN[:-1] + "1",
+        sampled=sampled,
+    )
 
 
 def read(head: RequestHead) -> TraceContext | None:

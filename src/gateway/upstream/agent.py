@@ -29,7 +29,7 @@ from gateway.upstream.call import Call
 from gateway.upstream.pool import Pool
 from gateway.upstream.target import Target
 
-__all__ = ["UpstreamAgent"]
+__all__ = ["PoolAgent", "UpstreamAgent"]
 
 MOST_ORIGINS = 64
 """Pools of origins that nothing is asked of any more are closed beyond this."""
@@ -90,23 +90,12 @@ class UpstreamAgent:
             Cancelling it cuts the connection; once it has fired, the body's transport does.
         """
         try:
-            pool, lead = self._lead(method, uri, headers)
+            pool = self._pool_of(method, uri)
         except (
             Exception
         ) as error:  # An agent does not raise: what cannot be asked for, or a certificate's file that is not there.
             return fail(error)
-        length = 0
-        if bodyProducer is not None:
-            length = bodyProducer.length if bodyProducer.length is not UNKNOWN_LENGTH else CHUNKED
-        exchange = _Exchange(self._reactor, Asked(method, uri, headers or Headers()))
-        try:
-            call = pool.request(method, lead, length, b"", bodyProducer is None, exchange)
-        except Fault as fault:
-            return fail(ResponseFailed([Failure(fault)]))
-        call.deadline = self._reactor.seconds() + self._timeout_s
-        call.idle_body_s = self._timeout_s
-        exchange.begin(call, bodyProducer)
-        return exchange.response
+        return _send(self._reactor, pool, pool.target.authority, method, uri, headers, bodyProducer, self._timeout_s)
 
     def close(self) -> None:
         """
@@ -115,20 +104,10 @@ class UpstreamAgent:
         for pool in self._pools.values():
             pool.abort()
 
-    def _lead(self, method: bytes, uri: bytes, headers: Headers | None) -> tuple[Pool, bytes]:
-        if not _is_token(method) or not _is_uri(uri):
-            raise ValueError(f"{method!r} {uri!r} cannot be asked for")
+    def _pool_of(self, method: bytes, uri: bytes) -> Pool:
+        _check(method, uri)
         parts = urlsplit(uri.decode("ascii"))
-        pool = self._pool(Target.parse(f"{parts.scheme}://{parts.netloc}"))
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        host = pool.target.authority
-        lines = []
-        for name, value in _lines(headers):
-            if name.lower() == b"host":
-                host = value
-            elif name.lower() not in _OURS:
-                lines.append(b"%b: %b\r\n" % (name, value))
-        return pool, b"%b %b HTTP/1.1\r\nHost: %b\r\n%b" % (method, path.encode("ascii"), host, b"".join(lines))
+        return self._pool(Target.parse(f"{parts.scheme}://{parts.netloc}"))
 
     def _pool(self, target: Target) -> Pool:
         pool = self._pools.get(target)
@@ -139,6 +118,81 @@ class UpstreamAgent:
                     self._pools.pop(other).close()
             self._pools[target] = pool
         return pool
+
+
+@implementer(IAgent)
+class PoolAgent:
+    """
+    Requests to one target, whatever host their URI names (``twisted.web.iweb.IAgent``).
+
+    Args:
+        host: What ``Host`` says; empty for the target's own authority.
+        timeout_s: For the response head, and for each pause within a body.
+    """
+
+    def __init__(self, reactor: Any, pool: Pool, *, host: bytes = b"", timeout_s: float = 10.0) -> None:
+        self._reactor = reactor
+        self._pool = pool
+        self._host = host or pool.target.authority
+        self._timeout_s = timeout_s
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """
+        Send a request, as ``UpstreamAgent.request`` does.
+        """
+        return _send(self._reactor, self._pool, self._host, method, uri, headers, bodyProducer, self._timeout_s)
+
+
+def _send(
+    reactor: Any,
+    pool: Pool,
+    host: bytes,
+    method: bytes,
+    uri: bytes,
+    headers: Headers | None,
+    source: IBodyProducer | None,
+    timeout_s: float,
+) -> Deferred[IResponse]:
+    try:
+        lead = _lead(method, uri, headers, host)
+    except ValueError as error:
+        return fail(error)
+    length = 0
+    if source is not None:
+        length = source.length if source.length is not UNKNOWN_LENGTH else CHUNKED
+    exchange = _Exchange(reactor, Asked(method, uri, headers or Headers()))
+    try:
+        call = pool.request(method, lead, length, b"", source is None, exchange)
+    except Fault as fault:
+        return fail(ResponseFailed([Failure(fault)]))
+    call.deadline = reactor.seconds() + timeout_s
+    call.idle_body_s = timeout_s
+    exchange.begin(call, source)
+    return exchange.response
+
+
+def _check(method: bytes, uri: bytes) -> None:
+    if not _is_token(method) or not _is_uri(uri):
+        raise ValueError(f"{method!r} {uri!r} cannot be asked for")
+
+
+def _lead(method: bytes, uri: bytes, headers: Headers | None, host: bytes) -> bytes:
+    _check(method, uri)
+    parts = urlsplit(uri.decode("ascii"))
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = []
+    for name, value in _lines(headers):
+        if name.lower() == b"host":
+            host = value
+        elif name.lower() not in _OURS:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b" % (method, path.encode("ascii"), host, b"".join(lines))
 
 
 def _lines(headers: Headers | None) -> Iterator[Header]:

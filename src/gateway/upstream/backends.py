@@ -64,7 +64,7 @@ class Backends:
             What makes the change. Upstreams that are gone finish their requests.
 
         Raises:
-            OSError, OpenSSL.SSL.Error: a certificate file cannot be used.
+            OSError, ValueError: a certificate file cannot be used.
         """
         built: dict[str, _Upstream] = {}
         for section in sections:

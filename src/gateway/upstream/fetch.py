@@ -27,10 +27,10 @@ from zope.interface import implementer
 
 from gateway.config.sections import UpstreamTls
 from gateway.core.message import Header
-from gateway.upstream.agent import UpstreamAgent
+from gateway.upstream.agent import PoolAgent, UpstreamAgent
 from gateway.upstream.agent_response import AgentResponse
 
-__all__ = ["Fetched", "Fetcher", "TooLarge"]
+__all__ = ["Fetched", "Fetcher", "TooLarge", "send"]
 
 LONGEST_S = 300.0
 """The agent's own bound; what a caller asks for is shorter."""
@@ -95,36 +95,14 @@ class Fetcher:
             TooLarge: the body is larger than *max_bytes*.
             twisted.web.client.ResponseFailed: around a ``ports.upstream.Fault``.
             ValueError: the URL cannot be asked for.
-            OSError, OpenSSL.SSL.Error: *ca_file* cannot be used.
+            OSError, ValueError: *ca_file* cannot be used.
         """
         lines = Headers()
         for name, value in headers:
             lines.addRawHeader(name, value)
-        reading = Deferred.fromCoroutine(self._read(ca_file, method, url, lines, body, max_bytes))
+        agent = self._agent(ca_file)
+        reading = Deferred.fromCoroutine(send(self._reactor, agent, method, url, lines, body, max_bytes))
         return await reading.addTimeout(timeout_s, self._reactor)
-
-    async def _read(
-        self, ca_file: Path | None, method: str, url: str, lines: Headers, body: bytes | None, most: int
-    ) -> Fetched:
-        agent = _Plain(self._agent(ca_file), lines)
-        client = HTTPClient(agent, cookiejar=IndexableCookieJar(_NoCookies()))
-        wrapped = await client.request(
-            method,
-            url,
-            headers=lines,
-            data=_Bytes(body) if body is not None else None,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._reactor,
-        )
-        response = agent.response
-        if response is None:
-            raise RuntimeError(f"{wrapped!r} is not of our agent")
-        collect = _Collect(most)
-        response.deliverBody(collect)
-        content = await collect.done
-        received = [(name, value) for name, values in response.headers.getAllRawHeaders() for value in values]
-        return Fetched(response.code, received, content)
 
     def close(self) -> None:
         """
@@ -141,13 +119,49 @@ class Fetcher:
         return agent
 
 
+async def send(
+    reactor: Any,
+    agent: PoolAgent | UpstreamAgent,
+    method: str,
+    url: str,
+    headers: Headers,
+    body: bytes | None,
+    max_bytes: int,
+) -> Fetched:
+    """
+    Send a request by *agent* and read its answer, whatever its status; its deadline is the caller's.
+
+    Raises:
+        TooLarge, ResponseFailed, ValueError: as ``Fetcher.fetch``.
+    """
+    plain = _Plain(agent, headers)
+    client = HTTPClient(plain, cookiejar=IndexableCookieJar(_NoCookies()))
+    wrapped = await client.request(
+        method,
+        url,
+        headers=headers,
+        data=_Bytes(body) if body is not None else None,
+        allow_redirects=False,
+        unbuffered=True,
+        reactor=reactor,
+    )
+    response = plain.response
+    if response is None:
+        raise RuntimeError(f"{wrapped!r} is not of our agent")
+    collect = _Collect(max_bytes)
+    response.deliverBody(collect)
+    content = await collect.done
+    received = [(name, value) for name, values in response.headers.getAllRawHeaders() for value in values]
+    return Fetched(response.code, received, content)
+
+
 @implementer(IAgent)
 class _Plain:
     """
     Below treq: sends the caller's own headers, and keeps the response from treq's decoders.
     """
 
-    def __init__(self, agent: UpstreamAgent, lines: Headers) -> None:
+    def __init__(self, agent: PoolAgent | UpstreamAgent, lines: Headers) -> None:
         self._agent = agent
         self._lines = lines
         self.response: AgentResponse | None = None

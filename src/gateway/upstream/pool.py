@@ -60,7 +60,7 @@ class Pool:
     def __init__(self, reactor: Any, target: Target, section: Upstream) -> None:
         """
         Raises:
-            OSError, OpenSSL.SSL.Error: a certificate file cannot be used.
+            OSError, ValueError: a certificate file cannot be used.
         """
         self.target = target
         self.max_head_bytes = section.max_response_head_bytes

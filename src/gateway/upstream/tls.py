@@ -4,8 +4,10 @@ TLS towards backends: verified by service-identity, with our certificate where o
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from OpenSSL import crypto
 from OpenSSL.SSL import Error
 from service_identity import VerificationError
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
@@ -26,17 +28,20 @@ def client_options(section: UpstreamTls, host: str) -> Any:
 
     Raises:
         OSError: a file cannot be read.
-        OpenSSL.SSL.Error: a file is not PEM.
+        ValueError: a file holds no usable certificate, or no key that belongs to it.
     """
     trust = None
     if section.ca_file is not None:
-        trust = trustRootFromCertificates(_certificates(section.ca_file.read_bytes()))
+        trust = trustRootFromCertificates(_certificates(section.ca_file))
     own = None
     chain: list[Any] = []
     if section.certificate_file is not None and section.key_file is not None:
-        pem = section.certificate_file.read_bytes()
-        own = PrivateCertificate.loadPEM(pem + b"\n" + section.key_file.read_bytes())
-        chain = [certificate.original for certificate in _certificates(pem)[1:]]
+        chain = [certificate.original for certificate in _certificates(section.certificate_file)[1:]]
+        pem = section.certificate_file.read_bytes() + b"\n" + section.key_file.read_bytes()
+        try:
+            own = PrivateCertificate.loadPEM(pem)
+        except (Error, crypto.Error) as error:
+            raise ValueError(f"{section.key_file}: no key in PEM for {section.certificate_file}") from error
     return optionsForClientTLS(
         section.server_name or host,
         trustRoot=trust,
@@ -70,6 +75,13 @@ def tls_fault(error: BaseException | None) -> str:
     return f"TLS: {type(error).__name__}"
 
 
-def _certificates(pem: bytes) -> list[Certificate]:
+def _certificates(file: Path) -> list[Certificate]:
     marker = b"-----END CERTIFICATE-----"
-    return [Certificate.loadPEM(block + marker) for block in pem.split(marker)[:-1]]
+    blocks = file.read_bytes().split(marker)[:-1]
+    try:
+        found = [Certificate.loadPEM(block + marker) for block in blocks]
+    except (Error, crypto.Error) as error:
+        raise ValueError(f"{file}: not certificates in PEM") from error
+    if not found:
+        raise ValueError(f"{file}: no certificate in PEM")
+    return found
