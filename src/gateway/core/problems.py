@@ -64,6 +64,7 @@ CATALOGUE: Final = _kinds(
     Kind("target_too_long", 414, "The request target is too long", "TL"),
     Kind("media_type", 415, "The content type is not taken here", "BR"),
     Kind("expectation_failed", 417, "Only 100-continue can be expected", "BR"),
+    Kind("upgrade_required", 426, "A WebSocket is opened here", "BR"),
     Kind("head_too_large", 431, "The header section is too large", "TL"),
     Kind("method_unknown", 501, "The method is not implemented here", "BR"),
     Kind("version_unsupported", 505, "Only HTTP/1.0 and HTTP/1.1 are spoken here", "BR"),

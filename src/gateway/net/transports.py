@@ -25,6 +25,7 @@ from zope.interface import directlyProvides, providedBy
 
 __all__ = [
     "DirectReactor",
+    "direct_send",
     "has_news",
     "is_reset",
     "pending_bytes",
@@ -247,6 +248,15 @@ def set_write_limit(transport: Any, limit: int) -> None:
     bottom = _socket_transport(transport)
     if isinstance(bottom, _Direct):
         bottom.write_limit = limit
+
+
+def direct_send(transport: Any) -> Any:
+    """
+    Return the ``send`` of *transport*'s socket, for bytes that need nothing between; None over TLS or a stock transport.
+
+    To be used only while nothing is queued on the transport: what is written there would come later.
+    """
+    return transport.socket.send if isinstance(transport, _Direct) and not transport.TLS else None  # type: ignore[attr-defined]
 
 
 def pending_bytes(transport: Any) -> int | None:
