@@ -19,6 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from gateway.auth.credentials import CredentialSource
+from gateway.auth.identity_block import identity_block
 from gateway.auth.keys import KeyRing
 from gateway.auth.minted import Minter
 from gateway.auth.revocation_file import load_revocations
@@ -31,6 +32,7 @@ from gateway.core.address import AddressRule
 from gateway.core.problems import Problem
 from gateway.core.routes import RouteTable
 from gateway.core.transcoding.openapi import Operation, openapi
+from gateway.live import Live
 from gateway.memory.revocations import MemoryRevocations
 from gateway.net.process import raise_descriptor_limit
 from gateway.node.background import Background
@@ -44,6 +46,7 @@ from gateway.routing import Wiring, own_paths
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics, package_version
+from gateway.upstream.asking import Asking
 from gateway.upstream.backends import Backends
 from gateway.upstream.call_backends import CallBackends
 from gateway.upstream.fetch import Fetcher
@@ -107,6 +110,27 @@ class Gateway:
             reactor, self.backends, self.calls, self.minter, self.metrics, refuse=self._refuse, crashed=self._crash
         )
 
+        # Real time: clients that stay, and who is asked about them.
+        self.asking = Asking(
+            reactor,
+            self.backends,
+            self.calls,
+            lambda section: identity_block(section, self.minter),
+            random.random,
+            self.metrics,
+        )
+        self.live = Live(
+            reactor,
+            config,
+            authenticator=self.authenticator,
+            revocations=self.revocations,
+            metrics=self.metrics,
+            log=self.log,
+            wall=wall,
+            refuse=self._refuse,
+            crashed=self._crash,
+        )
+
     async def start(self) -> None:
         """
         Open everything, listeners last.
@@ -122,6 +146,8 @@ class Gateway:
         await self.calls.start(config.upstream)
         mounts = mounts_of(config.route, self.calls.schemas(), ROOTS)
         check_paths(config.route, mounts)
+        self.live.prepare(config, self.asking.maker(config.upstream, self.calls.schemas()))()
+        self.live.start()
         self.edge = Edge(self._plan(config, mounts), reactor.seconds, self.journal)
         self.site = ChannelFactory(
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
@@ -153,7 +179,9 @@ class Gateway:
         The filters in their order, and every path with what it leads to.
         """
         self.offered = operations_of(mounts)
-        routes = RouteTable([*own_paths(self.why_not_ready), *self.wiring.entries(config, mounts)])
+        routes = RouteTable(
+            [*own_paths(self.why_not_ready), *self.live.entries(config), *self.wiring.entries(config, mounts)]
+        )
         filters: tuple[Filter, ...] = (
             ClientAddress(AddressRule(config.listen.trusted_proxies)),
             Trace(random.getrandbits),
@@ -227,6 +255,7 @@ class Gateway:
             change_calls, schemas = self.calls.prepare(config.upstream)
             mounts = mounts_of(config.route, schemas, ROOTS)
             check_paths(config.route, mounts)
+            change_live = self.live.prepare(config, self.asking.maker(config.upstream, schemas))
             change_listeners, restart = self.listening.prepare(config.listen.clients)
             change_keys = self.keys.prepare(config.auth)
             self._load_revocations(config)
@@ -241,6 +270,7 @@ class Gateway:
         change_listeners()
         change_keys()
         self.authenticator.configure(config.auth)
+        change_live()
         self.edge.plan = self._plan(config, mounts)
         if self.calls.reflects():
             self.background.spawn("descriptors.ask", self._ask_again())
@@ -274,10 +304,16 @@ class Gateway:
             return
         self.draining = True
         config = self.config
-        self.log.info("gateway.draining", requests=len(self.edge.open), connections=self.site.connections)
+        self.log.info(
+            "gateway.draining",
+            requests=len(self.edge.open),
+            connections=self.site.connections,
+            clients=len(self.live.node.clients),
+        )
         if config.min_drain_s:
             await deferLater(self.reactor, config.min_drain_s)
         await self.listening.stop()
+        await self.live.node.stop()
         self.site.drain()
         deadline = self.reactor.seconds() + config.drain_timeout_s
         while self.edge.open and self.reactor.seconds() < deadline:
