@@ -31,7 +31,14 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(shell find protos -name '*.p
 demo: $(STAMP) ## start the gateway with its demo backend, and print what to try
 	@exec $(BIN)/python -m demo.run $(ARGS)
 
-test: $(STAMP) ## run the tests
+SDK := tests/sdk/js/node_modules/.package-lock.json
+
+$(SDK): tests/sdk/js/package-lock.json
+	@deploy/need node=nodejs npm
+	@npm --prefix tests/sdk/js ci --silent --no-audit --no-fund --ignore-scripts </dev/null
+	@touch $@
+
+test: $(STAMP) $(SDK) ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy
@@ -72,5 +79,5 @@ test-figures: bench-peers ## hold the promised figures: fails on one that is mis
 	$(BIN)/python -m bench --check $(ARGS)
 
 clean: ## remove what was built
-	rm -rf $(VENV) build dist .run src/*.egg-info bench/peers/node_modules
+	rm -rf $(VENV) build dist .run src/*.egg-info bench/peers/node_modules tests/sdk/js/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
