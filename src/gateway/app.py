@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from gateway.api.server import ApiServer
 from gateway.auth.credentials import CredentialSource
 from gateway.auth.identity_block import identity_block
 from gateway.auth.keys import KeyRing
@@ -35,6 +37,7 @@ from gateway.core.transcoding.openapi import Operation, openapi
 from gateway.live import Live
 from gateway.memory.revocations import MemoryRevocations
 from gateway.net.process import raise_descriptor_limit
+from gateway.node.api_keys import ApiKeys
 from gateway.node.background import Background
 from gateway.node.edge import Edge
 from gateway.node.filters import ClientAddress, Credentials, Match, Rule, Trace
@@ -56,6 +59,7 @@ from gateway.web.admin import AdminPort, Operations
 from gateway.web.factory import ChannelFactory
 from gateway.web.health import Options
 from gateway.web.listen import Listening, listen
+from gateway.web.server_api import server_api_pages
 from gateway.web.tls import CertificateFault
 
 __all__ = ["Gateway"]
@@ -131,6 +135,12 @@ class Gateway:
             crashed=self._crash,
         )
 
+        self.api_keys = ApiKeys(config.admin_key)
+        self.api: ApiServer | None = None
+        if config.listen.api is not None:
+            operations, failed = self.live.operations, partial(self._task_failed, "server_api")
+            self.api = ApiServer(reactor, operations, self.api_keys, config.listen.api, failed)
+
     async def start(self) -> None:
         """
         Open everything, listeners last.
@@ -153,9 +163,13 @@ class Gateway:
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
         )
         self.listening: Listening = await listen(reactor, config.listen.clients, self.site)
-        self.admin = AdminPort(self._operations(), config.listen, config.admin_key)
+        self.admin = AdminPort(
+            self._operations(), config.listen, config.admin_key, server_api_pages(self.live.operations)
+        )
         try:
             await self.admin.open(reactor)
+            if self.api is not None:
+                self.api.start()
         except BaseException:
             self.listening.abandon()
             raise
@@ -277,6 +291,7 @@ class Gateway:
         self.site.configure(config.limits)
         self.logs.set_level(config.log.level)
         self.admin.configure(config.listen, config.admin_key)
+        self.api_keys.configure(config.admin_key)
         self.reload_fault = ""
         self.metrics.config_reloads.inc("taken")
         self.log.info("config.taken", digest=config.digest, before=before.digest, needs_restart=restart)
@@ -304,12 +319,7 @@ class Gateway:
             return
         self.draining = True
         config = self.config
-        self.log.info(
-            "gateway.draining",
-            requests=len(self.edge.open),
-            connections=self.site.connections,
-            clients=len(self.live.node.clients),
-        )
+        self.log.info("gateway.draining", requests=len(self.edge.open), connections=self.site.connections)
         if config.min_drain_s:
             await deferLater(self.reactor, config.min_drain_s)
         await self.listening.stop()
@@ -336,6 +346,8 @@ class Gateway:
         """
         self._listens = False
         await self.admin.close()
+        if self.api is not None:
+            await self.api.stop()
         await self.background.stop()
         await self.keys.stop()
         await self.backends.stop()

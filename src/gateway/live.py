@@ -30,6 +30,7 @@ from gateway.memory.idempotency import MemoryIdempotency
 from gateway.memory.presence import MemoryPresence
 from gateway.memory.sessions import MemorySessions
 from gateway.node.opening import Openings
+from gateway.node.operations import Operations
 from gateway.node.plan import ServedRoute
 from gateway.node.realtime import RealtimeNode
 from gateway.node.rulebook import Rulebook
@@ -119,6 +120,7 @@ class Live:
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),
             log=log,
         )
+        self.operations = Operations(self.node)
         self._watch = ClosingWatch(reactor)
         self._forms: dict[str, _Forms] = {}
         self._lacks = missing()

@@ -127,6 +127,7 @@ class Running:
     Attributes:
         port: For clients.
         admin: The admin port.
+        api: The server API's port, set by the test that configured one.
         folder: Where it runs; its configuration is ``gateway.toml`` in there.
     """
 
@@ -134,6 +135,7 @@ class Running:
     port: int
     admin: int
     folder: Path
+    api: int = 0
     _seen: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:

@@ -88,6 +88,12 @@ class Listen:
         default=("tcp:9100:interface=127.0.0.1",),
         metadata=_("Metrics, health in detail, the server API. Never the clients' port."),
     )
+    api: str | None = field(
+        default=None,
+        metadata=_(
+            "Address of the server API over gRPC, `127.0.0.1:10000` or `unix:/run/gw-api.sock`; without it none."
+        ),
+    )
     metrics: tuple[str, ...] = field(
         default=(), metadata=_("Endpoints that answer `/metrics`, `/health` and `/ready` only, as containers need.")
     )
@@ -272,7 +278,8 @@ class AdminKey:
     secret: Secret = field(metadata=_("Sent as `Authorization: Bearer …` or `X-API-Key`; at least 16 characters."))
     scopes: tuple[str, ...] = field(
         metadata=_(
-            "What it may do: `read`, `operate` (reload), `revoke`, `publish`, `presence`, …; `*` is everything.",
+            "What it may do: `read`, `operate` (reload), `revoke`, `publish`, `presence`, `history`, `connections`; "
+            "`*` is everything.",
             least=1,
         )
     )

@@ -127,12 +127,20 @@ class _Made:
         )
 
 
-async def make(node: RealtimeNode, subscription: Subscription, asked: c.Subscribe, *, allowed: bool = False) -> _Made:
+async def make(
+    node: RealtimeNode,
+    subscription: Subscription,
+    asked: c.Subscribe,
+    *,
+    allowed: bool = False,
+    chan_info: bytes = b"",
+) -> _Made:
     """
     Do everything that takes time: decide, hear the channel, read its stream, ask for its state.
 
     Args:
         allowed: A server asked for it: the rule is not asked.
+        chan_info: What others are told of it, instead of what the rule says.
 
     Raises:
         ClientError, StoreUnavailable: the caller lets the subscription go.
@@ -144,7 +152,7 @@ async def make(node: RealtimeNode, subscription: Subscription, asked: c.Subscrib
     if not allowed:
         trace = await _decide(node, subscription, asked, facts)
     subscription.join_leave = asked.join_leave and rule.join_leave
-    subscription.info = client.info(_chan_info(rule, facts))
+    subscription.info = client.info(chan_info or _chan_info(rule, facts))
     subscription.room = room = await node.hub.enter(match, subscription)
     top: Position | None = None
     publications: tuple[Publication, ...] = ()

@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gateway.config.sections import AdminKey, Limits, Listen, Listener
 from gateway.core.message import block_of
 from gateway.core.path import canonical
 from gateway.core.problems import CATALOGUE, Problem, problem_body
+from gateway.node.api_keys import Key
 from gateway.ports.http import Downstream, Exchange, Peer
 from gateway.web.admin_guard import Guard
-from gateway.web.admin_pages import Operations, Page, pages, pages_for_all
+from gateway.web.admin_pages import Answer, Operations, Page, pages, pages_for_all
 from gateway.web.api_page import api_pages
 from gateway.web.factory import ChannelFactory
 from gateway.web.listen import ListenFailed, Listening, listen
@@ -53,11 +56,16 @@ _ALWAYS: Final = block_of(
 class AdminPort:
     """
     The admin endpoints and the metrics-only endpoints.
+
+    Args:
+        more: Pages beside those for operators: the server API's.
     """
 
-    def __init__(self, operations: Operations, listen: Listen, keys: Sequence[AdminKey]) -> None:
+    def __init__(
+        self, operations: Operations, listen: Listen, keys: Sequence[AdminKey], more: Mapping[bytes, Page] | None = None
+    ) -> None:
         self._listen = listen
-        self._admin = _Handler({**pages(operations), **api_pages()}, operations.audit)
+        self._admin = _Handler({**pages(operations), **api_pages(), **(more or {})}, operations.audit)
         # Asked by the address of a container, which nobody can list beforehand; it tells no secrets.
         self._metrics = _Handler(pages_for_all(operations), operations.audit)
         self._open: list[tuple[ChannelFactory, Listening]] = []
@@ -127,13 +135,17 @@ class _Handler:
         return exchange
 
     def ended(self, exchange: Exchange, *, whole: bool) -> None:
-        """Nothing runs for it any more."""
+        """Whatever still runs for it is cancelled."""
+        exchange.ended = True
+        cancel, exchange.on_gone = exchange.on_gone, None
+        if cancel is not None and not whole:
+            cancel()
 
     def refused(self, peer: Peer, status: int, code: str, head: bytes) -> bytes:
         """Not even a request."""
         return problem_body(Problem(code if code in CATALOGUE else "bad_request"))
 
-    def _admitted(self, exchange: Exchange) -> tuple[Page, str]:
+    def _admitted(self, exchange: Exchange) -> tuple[Page, Key]:
         head = exchange.head
         path = canonical(head.target).path
         page = self._table.get(path)
@@ -154,18 +166,32 @@ class _Handler:
             raise Problem("body_too_large", f"At most {LIMITS.max_body_bytes} bytes are taken here.")
         return page, key
 
-    def _answer(self, exchange: Exchange, page: Page, key: str, body: bytes) -> None:
+    def _answer(self, exchange: Exchange, page: Page, key: Key, body: bytes) -> None:
         try:
             answer = page.answer(key, body)
-        except Problem as problem:
-            self._refuse(exchange, problem)
         except Exception:  # Whatever fails behind a page, its asker gets an answer and the log the traceback.
-            log.failure("an admin page failed")
-            self._refuse(exchange, Problem("internal"))
+            self._failed(Failure(), exchange)
+            return
+        if isinstance(answer, Deferred):
+            exchange.on_gone = answer.cancel
+            answer.addCallbacks(self._send, self._failed, callbackArgs=(exchange,), errbackArgs=(exchange,))
         else:
-            policy = b"Content-Security-Policy: %b\r\n" % answer.policy
-            block = b"Content-Type: %b\r\n%b%b" % (answer.content_type, _ALWAYS, policy)
-            exchange.start(answer.status, b"", block, len(answer.body), answer.body, ended=True)
+            self._send(answer, exchange)
+
+    def _send(self, answer: Answer, exchange: Exchange) -> None:
+        policy = b"Content-Security-Policy: %b\r\n" % answer.policy
+        block = b"Content-Type: %b\r\n%b%b" % (answer.content_type, _ALWAYS, policy)
+        exchange.start(answer.status, b"", block, len(answer.body), answer.body, ended=True)
+
+    def _failed(self, failure: Failure, exchange: Exchange) -> None:
+        error = failure.value
+        if exchange.ended or isinstance(error, CancelledError):
+            return
+        if isinstance(error, Problem):
+            self._refuse(exchange, error)
+        else:
+            log.failure("an admin page failed", failure)
+            self._refuse(exchange, Problem("internal"))
 
     def _refuse(self, exchange: Exchange, problem: Problem) -> None:
         kind = problem.kind

@@ -9,14 +9,13 @@ the query).
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Sequence
 from typing import Final
 
 from gateway.config.sections import AdminKey
 from gateway.core.message import RequestHead, values_of
 from gateway.core.problems import Problem
+from gateway.node.api_keys import ApiKeys, Key, bearer
 
 __all__ = ["Guard"]
 
@@ -37,11 +36,11 @@ class Guard:
 
     def __init__(self, hosts: Sequence[str] | None, keys: Sequence[AdminKey]) -> None:
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
-        self._keys = [(key, _digest(key.secret.reveal().encode("utf-8"))) for key in keys]
+        self._keys = ApiKeys(keys)
 
-    def admit(self, head: RequestHead, scope: str | None) -> str:
+    def admit(self, head: RequestHead, scope: str | None) -> Key:
         """
-        Let *head* pass and return the name of the key it carries, empty where none is needed.
+        Let *head* pass and return the key it carries, one without a name where none is needed.
 
         Args:
             scope: What the key must be allowed; None where no key is needed.
@@ -55,11 +54,11 @@ class Guard:
             raise Problem("bad_host", "Call this port by one of its names (listen.admin_hosts).")
         self._refuse_other_sites(head, host)
         if scope is None:
-            return ""
+            return Key()
         key = self._key(head)
-        if scope not in key.scopes and "*" not in key.scopes:
+        if not key.allows(scope):
             raise Problem("forbidden", f"The key lacks the scope {scope!r}.", reason=f"scope {scope} of key {key.name}")
-        return key.name
+        return key
 
     def _refuse_other_sites(self, head: RequestHead, host: str) -> None:
         fields = head.fields
@@ -70,29 +69,18 @@ class Guard:
                 if origin.decode("latin-1").lower() not in [scheme + host for scheme in _ORIGINS]:
                     raise Problem("forbidden", "Requests from other sites are refused.", reason="cross_origin")
 
-    def _key(self, head: RequestHead) -> AdminKey:
+    def _key(self, head: RequestHead) -> Key:
         presented = values_of(head.headers, b"x-api-key")
-        for value in values_of(head.headers, b"authorization"):
-            scheme, _, token = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                presented.append(token.strip(b" "))
+        tokens = (bearer(value) for value in values_of(head.headers, b"authorization"))
+        presented += [token for token in tokens if token is not None]
         if not presented:
             raise _unknown("none")
         if len(presented) > 1:
             raise _unknown("several")
-        digest = _digest(presented[0])
-        found = None
-        for key, secret in self._keys:
-            # Every key is compared, in the same time whichever it is and however long.
-            if hmac.compare_digest(digest, secret):
-                found = key
+        found = self._keys.find(presented[0])
         if found is None:
             raise _unknown("unknown")
         return found
-
-
-def _digest(secret: bytes) -> bytes:
-    return hashlib.sha256(secret).digest()
 
 
 def _without_port(host: str) -> str:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from twisted.internet.defer import Deferred
 
 from gateway.core.problems import Problem
+from gateway.node.api_keys import Key
 from gateway.ports.identity import Revocations
 
 __all__ = ["Answer", "Operations", "Page", "pages", "pages_for_all"]
@@ -41,12 +43,12 @@ class Page:
     Attributes:
         method: ``GET`` answers ``HEAD`` too.
         scope: What a key must be allowed; None: no key is needed.
-        answer: From the key's name and the request's body; may raise ``Problem``.
+        answer: From the key and the request's body, now or later; may raise or fail with ``Problem``.
     """
 
     method: bytes
     scope: str | None
-    answer: Callable[[str, bytes], Answer]
+    answer: Callable[[Key, bytes], Answer | Deferred[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def pages_for_all(operations: Operations) -> dict[bytes, Page]:
     List what load balancers, orchestrators and Prometheus ask: without a key.
     """
 
-    def ready(_key: str, _body: bytes) -> Answer:
+    def ready(_key: Key, _body: bytes) -> Answer:
         if operations.ready():
             return Answer(b'{"status":"ok"}')
         return Answer(b'{"status":"unavailable"}', 503)
@@ -106,9 +108,9 @@ def pages(operations: Operations) -> dict[bytes, Page]:
     List every path of the admin port.
     """
 
-    def reload(key: str, _body: bytes) -> Answer:
+    def reload(key: Key, _body: bytes) -> Answer:
         faults = operations.reload()
-        operations.audit("admin.reload", {"key": key, "faults": len(faults)})
+        operations.audit("admin.reload", {"key": key.name, "faults": len(faults)})
         return _json({"reloaded": not faults, "faults": faults}, 409 if faults else 200)
 
     return {
@@ -120,7 +122,7 @@ def pages(operations: Operations) -> dict[bytes, Page]:
         b"/upstreams": Page(b"GET", "read", lambda _key, _body: _json(operations.upstreams())),
         b"/openapi.json": Page(b"GET", "read", lambda _key, _body: _json(operations.openapi())),
         b"/reload": Page(b"POST", "operate", reload),
-        b"/api/revoke": Page(b"POST", "revoke", lambda key, body: _revoke(operations, key, body)),
+        b"/api/revoke": Page(b"POST", "revoke", lambda key, body: _revoke(operations, key.name, body)),
     }
 
 

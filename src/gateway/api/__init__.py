@@ -1,0 +1,3 @@
+"""
+The server API over gRPC. It must not know how operations are done.
+"""

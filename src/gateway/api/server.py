@@ -1,0 +1,163 @@
+"""
+A gRPC server in front of the operations.
+
+grpcio serves in threads of its own; each call waits in one of them while the reactor does the work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong
+from typing import Any, Final
+
+import grpc
+import msgspec
+from google.protobuf.message_factory import GetMessageClass
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from gateway.api.messages import fill, plain
+from gateway.core.verdicts import ClientError
+from gateway.node.api_keys import ApiKeys, Key, bearer
+from gateway.node.operations import Operations
+from gateway.protos.gateway.v1 import api_pb2
+
+__all__ = ["ApiServer", "CannotListen"]
+
+AT_ONCE = 32
+"""Calls served at the same time; the others wait for a thread."""
+
+LONGEST_S = 30.0
+"""For a call without a deadline of its own."""
+
+MOST_MESSAGE = 4 * 1024 * 1024
+STOP_S = 2.0
+
+_service: Final = api_pb2.DESCRIPTOR.services_by_name["GatewayApi"]
+
+
+class CannotListen(OSError):
+    """
+    The server API's address cannot be used.
+    """
+
+
+class ApiServer:
+    """
+    The server API over gRPC on one address.
+
+    Args:
+        address: ``HOST:PORT``, or ``unix:PATH``.
+        crashed: Told of failures of our own.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        operations: Operations,
+        keys: ApiKeys,
+        address: str,
+        crashed: Callable[[Failure], None],
+    ) -> None:
+        self._reactor = reactor
+        self._operations = operations
+        self._keys = keys
+        self._address = address
+        self._crashed = crashed
+        self._pool: ThreadPoolExecutor | None = None
+        self._server: Any = None
+        self.port = 0
+
+    def start(self) -> None:
+        """
+        Listen; twistd has forked.
+
+        Raises:
+            CannotListen: somebody else does, or it is no address.
+        """
+        self._pool = ThreadPoolExecutor(AT_ONCE, "server-api")
+        server: Any = grpc.server(
+            self._pool,
+            options=[
+                # With it a second instance would share the port, and get calls that are not its own.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MOST_MESSAGE),
+                ("grpc.max_send_message_length", -1),
+            ],
+        )
+        handlers = {method.name: self._handler(method) for method in _service.methods}
+        server.add_registered_method_handlers(_service.full_name, handlers)
+        try:
+            self.port = server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            self._pool.shutdown(wait=False)
+            raise CannotListen(f"listen.api: cannot listen on {self._address}") from error
+        server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """
+        Take no more calls, let those that run end, cut the rest.
+        """
+        if self._server is not None and self._pool is not None:
+            stopped = self._server.stop(STOP_S)
+            await deferToThread(stopped.wait)
+            self._pool.shutdown(wait=False)
+            self._server = None
+
+    def _handler(self, method: Any) -> Any:
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
+        request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+
+        def serve(message: Any, context: grpc.ServicerContext) -> Any:
+            return self._serve(name, message, response(), context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            serve, request_deserializer=request.FromString, response_serializer=response.SerializeToString
+        )
+
+    def _serve(self, name: str, message: Any, reply: Any, context: grpc.ServicerContext) -> Any:
+        """In a thread of grpcio's."""
+        key = self._key(context)
+        data = msgspec.json.encode(plain(message))
+        outcome: Future[dict[str, Any]] = Future()
+        self._reactor.callFromThread(self._do, name, data, key, outcome)
+        left = context.time_remaining()
+        try:
+            result = outcome.result(LONGEST_S if left is None else min(left, LONGEST_S))
+        except ClientError as error:
+            reply.error.code, reply.error.message = error.code, error.text
+            return reply
+        except TookTooLong:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the operation took too long")
+        fill(reply.result, result)
+        return reply
+
+    def _key(self, context: grpc.ServicerContext) -> Key:
+        presented: list[bytes] = []
+        metadata: Sequence[Any] = context.invocation_metadata() or ()
+        for pair in metadata:
+            if pair.key == "x-api-key":
+                presented.append(str(pair.value).encode())
+            elif pair.key == "authorization":
+                token = bearer(str(pair.value).encode())
+                presented += [token] if token is not None else []
+        found = self._keys.find(presented[0]) if len(presented) == 1 else None
+        if found is None:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "send one key as metadata, x-api-key: KEY")
+            raise AssertionError("abort raises")
+        return found
+
+    def _do(self, name: str, data: bytes, key: Key, outcome: Future[dict[str, Any]]) -> None:
+        """On the reactor's thread."""
+        doing = Deferred.fromCoroutine(self._operations.do(name, data, key.allows))
+
+        def failed(failure: Failure) -> None:
+            if not failure.check(ClientError):
+                self._crashed(failure)
+            outcome.set_exception(failure.value)
+
+        doing.addCallbacks(outcome.set_result, failed)
