@@ -39,6 +39,7 @@ $(SDK): tests/sdk/js/package-lock.json
 	@touch $@
 
 test: $(STAMP) $(SDK) ## run the tests
+	@deploy/need node=nodejs npm chromium
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy

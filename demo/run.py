@@ -1,8 +1,8 @@
 """
 ``make demo``: the gateway and the backends behind it, as processes of their own, until Ctrl-C.
 
-Ports come from the command line, else from GATEWAY_PORT, ADMIN_PORT, PLAYERS_PORT and GAME_PORT,
-else they are 4000, 9100, 7001 and 7100; 0 takes any that is free. Exit code 0 after Ctrl-C or TERM; 1 when something
+Ports come from the command line, else from GATEWAY_PORT, ADMIN_PORT, API_PORT, PLAYERS_PORT and GAME_PORT,
+else they are 4000, 9100, 10000, 7001 and 7100; 0 takes any that is free. Exit code 0 after Ctrl-C or TERM; 1 when something
 could not start or ended by itself.
 """
 
@@ -29,7 +29,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CONFIG = "demo/gateway.toml"
 START_S = 30.0
-PORTS = (("GATEWAY_PORT", 4000), ("ADMIN_PORT", 9100), ("PLAYERS_PORT", 7001), ("GAME_PORT", 7100))
+PORTS = (
+    ("GATEWAY_PORT", 4000),
+    ("ADMIN_PORT", 9100),
+    ("API_PORT", 10000),
+    ("PLAYERS_PORT", 7001),
+    ("GAME_PORT", 7100),
+)
 
 # Whatever proxy the environment names is not for this machine's own ports.
 _open = build_opener(ProxyHandler({})).open
@@ -104,6 +110,7 @@ def start(children: Children, data: Path, environ: dict[str, str]) -> None:
     answers(children, f"http://127.0.0.1:{environ['PLAYERS_PORT']}/health")
     compile_protos()
     game = [sys.executable, "-m", "demo.game", "--port", environ["GAME_PORT"]]
+    game += ["--gateway", f"127.0.0.1:{environ['API_PORT']}"]
     children.start("game", game, environ)
     listens(children, int(environ["GAME_PORT"]))
     # No pid file: several demos can run in one folder.
@@ -167,7 +174,7 @@ def invitation(environ: dict[str, str]) -> str:
     return f"""
 The demo runs.
 
-  {clients}          the gateway, for clients
+  {clients}          the gateway, for clients: open it in two windows and play
   http://127.0.0.1:{environ["ADMIN_PORT"]}/metrics  its admin port, for operators
   http://127.0.0.1:{environ["PLAYERS_PORT"]}          a backend; it says below what it was asked
 

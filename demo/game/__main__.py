@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -14,11 +15,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from demo.game.service import DOMAIN, GameService, game_pb2_grpc
+from demo.game.publisher import Publisher
+from demo.game.service import DOMAIN, GameService, game_pb2_grpc, shown
 from demo.game.tables import Tables
 
 THREADS = 64
 GRACE_S = 1.0
+KEY = "demo-only-game-key"
 
 
 def main() -> int:
@@ -27,6 +30,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog="demo.game", description="Connect Four tables behind gRPC.")
     parser.add_argument("--port", type=int, default=7100)
+    parser.add_argument("--gateway", default="", help="HOST:PORT of its server API, to publish tables through")
     options = parser.parse_args()
 
     def log(line: str) -> None:
@@ -34,7 +38,14 @@ def main() -> int:
 
     # Without so_reuseport a second process on the port would share its calls instead of failing.
     server = grpc.server(ThreadPoolExecutor(THREADS), options=[("grpc.so_reuseport", 0)])
-    game_pb2_grpc.add_GameServiceServicer_to_server(GameService(Tables(), log), server)
+    tables = Tables()
+    publisher: Publisher | None = None
+    if options.gateway:
+        publisher = Publisher(options.gateway, os.environ.get("GAME_KEY", KEY), log)
+        tell = publisher.tell
+        tables.watch(lambda table: tell(shown(table), tables.version))
+        publisher.start()
+    game_pb2_grpc.add_GameServiceServicer_to_server(GameService(tables, log), server)
     checks = health.HealthServicer()
     checks.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -54,6 +65,8 @@ def main() -> int:
     log(f"game: listening on 127.0.0.1:{port}")
     stopping.wait()
     server.stop(GRACE_S).wait()
+    if publisher is not None:
+        publisher.stop()
     log("game: stopped")
     return 0
 

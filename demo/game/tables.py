@@ -67,17 +67,20 @@ class Table:
 class Tables:
     """
     Every table; calls come from many threads.
-
-    Args:
-        changed: Told of each table that has changed, within the lock.
     """
 
-    def __init__(self, changed: Callable[[Table], None] = lambda _table: None) -> None:
+    def __init__(self) -> None:
         self.lock = threading.RLock()
         self.moved = threading.Condition(self.lock)
         self.version = 0
         self._tables: OrderedDict[str, Table] = OrderedDict()
         self._results: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
+        self._changed: Callable[[Table], None] = lambda _table: None
+
+    def watch(self, changed: Callable[[Table], None]) -> None:
+        """
+        Have *changed* told of each table that has changed, within the lock.
+        """
         self._changed = changed
 
     def once(self, method: str, user: str, key: str, make: Callable[[], bytes]) -> bytes:

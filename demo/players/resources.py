@@ -4,6 +4,8 @@ The backend's HTTP side, on ``twisted.web``.
 ::
 
     GET   /health
+    GET   /                                   the page, and what belongs to it under /page/
+    POST  /public/login                       a token for any name
     GET   /api/status                         how many players there are, for everybody
     GET   /api/players?limit=20&after=ID      a page, by id
     GET   /api/players/ID
@@ -27,6 +29,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
+from demo.players.login import LoginRefused, sign_in
+from demo.players.page import add_page
 from demo.players.store import EDITABLE, Profiles
 
 __all__ = ["players_site"]
@@ -71,6 +75,10 @@ def players_site(reactor: Any, profiles: Profiles, threads: ThreadPool) -> Resou
     api.putChild(b"status", Status(profiles, run))
     root = Resource()
     root.putChild(b"health", Health())
+    public = Resource()
+    public.putChild(b"login", Login())
+    root.putChild(b"public", public)
+    add_page(root)
     root.putChild(b"api", api)
     return root
 
@@ -83,6 +91,20 @@ class Health(Resource):
     def render_GET(self, request: Request) -> bytes:
         """Say so."""
         return _answer(request, {"status": "ok"})
+
+
+class Login(Resource):
+    """Who plays: any name, and a token for it."""
+
+    isLeaf = True
+
+    def render_POST(self, request: Request) -> bytes:
+        """Answer the token."""
+        content: Any = request.content
+        try:
+            return _answer(request, sign_in(content.read(MAX_BODY)))
+        except LoginRefused as refused:
+            return _refuse(request, Refused(400, str(refused)))
 
 
 class Status(Resource):

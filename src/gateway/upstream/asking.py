@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gateway.config.expressions import ExpressionError, compile_expression
-from gateway.config.realtime_sections import BackendCall, Rpc
+from gateway.config.realtime_sections import BackendCall, Publishing, Rpc
 from gateway.config.sections import Upstream
 from gateway.core.identity import Identity
 from gateway.core.transcoding.binding import RequestOptions
@@ -77,7 +77,8 @@ class Maker:
 
         Args:
             roots: What its expressions may name.
-            lenient: Members of the data that a gRPC request has no field for are left out.
+            lenient: Members of the data that a gRPC request has no field for are left out. They always are where
+                a publication is asked about: what is published and what is asked are two things.
 
         Raises:
             ValueError: it does not fit its upstream.
@@ -116,7 +117,10 @@ class Maker:
             if method.client_streaming or method.server_streaming:
                 raise ValueError("a stream answers no command")
             binding = direct(
-                method, schema.codecs, set_fields=values, options=RequestOptions(ignore_unknown_fields=lenient)
+                method,
+                schema.codecs,
+                set_fields=values,
+                options=RequestOptions(ignore_unknown_fields=lenient or isinstance(section, Publishing)),
             )
         except (SchemaError, BadRule, ValueError) as error:
             raise ValueError(f"{where}: {error}") from error

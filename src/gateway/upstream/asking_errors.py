@@ -51,7 +51,7 @@ def of_call(failed: CallFailed, codes: Mapping[str, int], encoders: Encoders) ->
     own = _own(codes, name, str(failed.code))
     if own is not None:
         return ClientError(own, problem.detail or problem.kind.title, temporary=problem.kind.retriable)
-    return _of(problem.kind.status, problem.detail or problem.kind.title)
+    return _of(problem.kind.status, problem.detail)
 
 
 def of_problem(problem: Problem) -> ClientError:
@@ -76,16 +76,16 @@ def of_status(status: int, body: bytes, codes: Mapping[str, int]) -> ClientError
     own = _own(codes, str(status))
     if own is not None:
         return ClientError(own, text or f"status {status}", temporary=status in LATER or status >= 500)  # noqa: PLR2004
-    return _of(status, text or f"status {status}")
+    return _of(status, text)
 
 
 def _of(status: int, text: str) -> ClientError:
     if status == _FORBIDDEN:
-        return ClientError(ErrorCode.PERMISSION_DENIED)
+        return ClientError(ErrorCode.PERMISSION_DENIED, text)
     if not 400 <= status < 500 or status == _UNAUTHENTICATED:  # noqa: PLR2004
         # A backend that does not accept the gateway says nothing about the client, who was verified.
         return ClientError(ErrorCode.INTERNAL)
-    return ClientError(status, text, temporary=status in LATER)
+    return ClientError(status, text or f"status {status}", temporary=status in LATER)
 
 
 def _own(codes: Mapping[str, int], *names: str) -> int | None:
