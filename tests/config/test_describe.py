@@ -65,7 +65,7 @@ def test_no_secret_is_shown() -> None:
     assert SECRET not in json.dumps(shown)
     assert shown["auth"]["issuer"][0]["jwks_url"] == "https://***@id.example/keys"
     assert shown["auth"]["issuer"][1]["secret"] == "***"
-    assert shown["admin"]["key"] == [{"name": "game", "secret": "***", "scopes": ["read"]}]
+    assert shown["admin"]["key"] == [{"name": "game", "secret": "***", "scopes": ["read"], "channels": []}]
 
 
 def test_what_is_shown_can_be_read_again() -> None:

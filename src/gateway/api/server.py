@@ -1,13 +1,15 @@
 """
 A gRPC server in front of the operations.
 
-grpcio serves in threads of its own; each call waits in one of them while the reactor does the work.
+grpcio serves in threads of its own; each call waits in one of them while the reactor does the work. Who
+hangs up, or runs out of time, has the work cancelled, as over HTTP.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError as HungUp
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from typing import Any, Final
@@ -15,7 +17,7 @@ from typing import Any, Final
 import grpc
 import msgspec
 from google.protobuf.message_factory import GetMessageClass
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
@@ -29,6 +31,9 @@ __all__ = ["ApiServer", "CannotListen"]
 
 AT_ONCE = 32
 """Calls served at the same time; the others wait for a thread."""
+
+MOST_WAITING = 8 * AT_ONCE
+"""Calls that are served or wait for a thread; more are refused with ``RESOURCE_EXHAUSTED``."""
 
 LONGEST_S = 30.0
 """For a call without a deadline of its own."""
@@ -81,6 +86,7 @@ class ApiServer:
         self._pool = ThreadPoolExecutor(AT_ONCE, "server-api")
         server: Any = grpc.server(
             self._pool,
+            maximum_concurrent_rpcs=MOST_WAITING,
             options=[
                 # With it a second instance would share the port, and get calls that are not its own.
                 ("grpc.so_reuseport", 0),
@@ -125,16 +131,37 @@ class ApiServer:
         data = msgspec.json.encode(plain(message))
         outcome: Future[dict[str, Any]] = Future()
         self._reactor.callFromThread(self._do, name, data, key, outcome)
+
+        def gone() -> None:
+            outcome.cancel()
+
+        if not context.add_callback(gone):
+            gone()
         left = context.time_remaining()
         try:
-            result = outcome.result(LONGEST_S if left is None else min(left, LONGEST_S))
+            result = self._result(outcome, LONGEST_S if left is None else min(left, LONGEST_S))
         except ClientError as error:
             reply.error.code, reply.error.message = error.code, error.text
             return reply
         except TookTooLong:
-            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the operation took too long")
-        fill(reply.result, result)
-        return reply
+            status, why = grpc.StatusCode.DEADLINE_EXCEEDED, "the operation took too long"
+        except HungUp:
+            status, why = grpc.StatusCode.CANCELLED, "the call was cancelled"
+        except Exception:  # It is in the log; what it says is nobody else's business.
+            status, why = grpc.StatusCode.INTERNAL, "internal server error"
+        else:
+            fill(reply.result, result)
+            return reply
+        context.abort(status, why)
+        raise AssertionError("abort raises")
+
+    def _result(self, outcome: Future[dict[str, Any]], within_s: float) -> dict[str, Any]:
+        try:
+            return outcome.result(within_s)
+        except TookTooLong:
+            if outcome.cancel():
+                raise
+            return outcome.result()  # It ended at this very moment.
 
     def _key(self, context: grpc.ServicerContext) -> Key:
         presented: list[bytes] = []
@@ -153,11 +180,24 @@ class ApiServer:
 
     def _do(self, name: str, data: bytes, key: Key, outcome: Future[dict[str, Any]]) -> None:
         """On the reactor's thread."""
-        doing = Deferred.fromCoroutine(self._operations.do(name, data, key.allows))
+        if outcome.cancelled():
+            return
+        doing = Deferred.fromCoroutine(self._operations.do(name, data, key))
+
+        def done(result: dict[str, Any]) -> None:
+            # From here on it cannot be cancelled any more.
+            if outcome.set_running_or_notify_cancel():
+                outcome.set_result(result)
 
         def failed(failure: Failure) -> None:
-            if not failure.check(ClientError):
+            if not failure.check(ClientError, CancelledError):
                 self._crashed(failure)
-            outcome.set_exception(failure.value)
+            if outcome.set_running_or_notify_cancel():
+                outcome.set_exception(failure.value)
 
-        doing.addCallbacks(outcome.set_result, failed)
+        def cancelled(of: Future[dict[str, Any]]) -> None:
+            if of.cancelled():
+                self._reactor.callFromThread(doing.cancel)
+
+        doing.addCallbacks(done, failed)
+        outcome.add_done_callback(cancelled)

@@ -283,6 +283,10 @@ class AdminKey:
             least=1,
         )
     )
+    channels: tuple[str, ...] = field(
+        default=(),
+        metadata=_("Globs, such as `table:*`: the channels that its operations may name. Empty: every channel."),
+    )
 
 
 @dataclass(frozen=True, slots=True)

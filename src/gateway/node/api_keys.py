@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from gateway.config.sections import AdminKey
 
@@ -21,17 +22,24 @@ class Key:
         name: For the log; empty for none.
     """
 
-    __slots__ = ("_scopes", "name")
+    __slots__ = ("_channels", "_scopes", "name")
 
-    def __init__(self, name: str = "", scopes: Sequence[str] = ()) -> None:
+    def __init__(self, name: str = "", scopes: Sequence[str] = (), channels: Sequence[str] = ()) -> None:
         self.name = name
         self._scopes = frozenset(scopes)
+        self._channels = tuple(channels)
 
     def allows(self, scope: str) -> bool:
         """
-        Whether it may do what needs *scope*.
+        Whether it may do what needs *scope*; empty: what any key may.
         """
-        return scope in self._scopes or "*" in self._scopes
+        return not scope or scope in self._scopes or "*" in self._scopes
+
+    def reaches(self, channel: str) -> bool:
+        """
+        Whether it may name *channel*, and be told of it.
+        """
+        return not self._channels or any(fnmatchcase(channel, pattern) for pattern in self._channels)
 
 
 class ApiKeys:
@@ -47,7 +55,9 @@ class ApiKeys:
         """
         Take other keys.
         """
-        self._keys = [(Key(key.name, key.scopes), _digest(key.secret.reveal().encode("utf-8"))) for key in keys]
+        self._keys = [
+            (Key(key.name, key.scopes, key.channels), _digest(key.secret.reveal().encode("utf-8"))) for key in keys
+        ]
 
     def find(self, secret: bytes) -> Key | None:
         """

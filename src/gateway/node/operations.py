@@ -7,16 +7,17 @@ write the same down. Nothing here asks the rules of clients: whoever has the key
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Raw
-
 from gateway.core import commands as c
-from gateway.core.publications import ClientInfo, Position, Publication, PublishOptions
+from gateway.core.publications import Position, PublishOptions
 from gateway.core.verdicts import ClientError, CloseReason, Closing, ErrorCode, UnsubscribeReason
 from gateway.node import orders as o
+from gateway.node import results
+from gateway.node.api_keys import Key
 from gateway.node.client import Client, State
+from gateway.node.results import Result
 from gateway.node.subscribing import make, matched
 from gateway.node.subscription import Subscription
 from gateway.ports.realtime import StoreUnavailable
@@ -35,7 +36,14 @@ MOST_COMMANDS = 1000
 _CODES: Final = range(3000, 5000)
 """What a WebSocket may be closed with by an application (RFC 6455, section 7.4.2)."""
 
-Result = dict[str, Any]
+LONGEST_S = 10 * 365 * 86400.0
+"""Of a refresh; clients are told seconds in 32 bits."""
+
+Reaches = Callable[[str], bool]
+
+
+def _any(_channel: str) -> bool:
+    return True
 
 
 class Operations:
@@ -48,7 +56,6 @@ class Operations:
         self._started_at = node.wall()
         self._does: dict[str, Callable[[Any], Coroutine[Any, Any, Result]]] = {
             "publish": self.publish,
-            "broadcast": self.broadcast,
             "subscribe": self.subscribe,
             "unsubscribe": self.unsubscribe,
             "disconnect": self.disconnect,
@@ -57,33 +64,38 @@ class Operations:
             "presence_stats": self.presence_stats,
             "history": self.history,
             "history_remove": self.history_remove,
-            "channels": self.channels,
-            "connections": self.connections,
             "info": self.info,
         }
 
-    async def do(self, name: str, data: bytes, allowed: Callable[[str], bool] = lambda _scope: True) -> Result:
+    async def do(self, name: str, data: bytes, key: Key) -> Result:
         """
         Do operation *name* with parameters in JSON.
 
         Args:
-            allowed: Whether whoever asks has a scope.
+            key: Of whoever asks: what it may do, in which channels.
 
         Raises:
             ClientError: it cannot be done; the code says why.
         """
         order = o.read(name, data)
         if isinstance(order, o.Batch):
-            return await self._batch(order, allowed)
+            return await self._batch(order, key)
         scope = o.ORDERS[name][1]
-        if not allowed(scope):
+        if not key.allows(scope):
             raise ClientError(ErrorCode.PERMISSION_DENIED, f"the key lacks the scope {scope!r}")
         try:
+            if isinstance(order, o.Broadcast):
+                return await self.broadcast(order, key.reaches)
+            if isinstance(order, o.Channels):
+                return await self.channels(order, key.reaches)
+            if isinstance(order, o.Connections):
+                return await self.connections(order, key.reaches)
+            _reached(getattr(order, "channel", None), key.reaches)
             return await self._does[name](order)
         except StoreUnavailable as error:
-            raise ClientError(ErrorCode.INTERNAL, "a store cannot be asked now", temporary=True) from error
+            raise _unavailable() from error
 
-    async def _batch(self, order: o.Batch, allowed: Callable[[str], bool]) -> Result:
+    async def _batch(self, order: o.Batch, key: Key) -> Result:
         if len(order.commands) > MOST_COMMANDS:
             raise ClientError(ErrorCode.LIMIT_EXCEEDED, f"at most {MOST_COMMANDS} commands")
         replies: list[Result] = []
@@ -94,9 +106,9 @@ class Operations:
             try:
                 if name == "batch":
                     raise ClientError(ErrorCode.BAD_REQUEST, "a batch holds no batches")
-                replies.append({name: await self.do(name, bytes(data), allowed)})
+                replies.append({name: await self.do(name, bytes(data), key)})
             except ClientError as error:
-                replies.append({"error": {"code": error.code, "message": error.text}})
+                replies.append(results.failed(error))
         return {"replies": replies}
 
     # Channels.
@@ -110,7 +122,7 @@ class Operations:
         """
         return await self._publish(order.channel, o.payload(order, wanted=True), order)
 
-    async def broadcast(self, order: o.Broadcast) -> Result:
+    async def broadcast(self, order: o.Broadcast, reaches: Reaches = _any) -> Result:
         """
         Publish into each channel; each has its own result or error.
         """
@@ -120,18 +132,17 @@ class Operations:
         responses: list[Result] = []
         for channel in order.channels:
             try:
+                _reached(channel, reaches)
                 responses.append({"result": await self._publish(channel, data, order)})
             except ClientError as error:
-                responses.append({"error": {"code": error.code, "message": error.text}})
+                responses.append(results.failed(error))
             except StoreUnavailable:
-                responses.append({"error": {"code": ErrorCode.INTERNAL.code, "message": "a store cannot be asked now"}})
+                responses.append(results.failed(_unavailable()))
         return {"responses": responses}
 
     async def _publish(self, channel: str, data: bytes, order: o.Publish | o.Broadcast) -> Result:
         if order.delta:
             raise ClientError(ErrorCode.NOT_AVAILABLE, "delta compression is not available")
-        if order.version < 0:
-            raise ClientError(ErrorCode.BAD_REQUEST, "version is not negative")
         match = matched(self._node, channel)
         rule = match.rule
         if len(data) > rule.max_message_bytes:
@@ -146,7 +157,7 @@ class Operations:
             kept.timed,
         )
         published = await self._node.publish(match, data, tags=order.tags or None, options=options)
-        return _position(published.position)
+        return results.place(published.position)
 
     async def presence(self, order: o.OfChannel) -> Result:
         """
@@ -154,7 +165,7 @@ class Operations:
         """
         self._with_presence(order.channel)
         members = await self._node.presence.members(order.channel)
-        return {"presence": {client: _info(info) for client, info in members.items()}}
+        return {"presence": {client: results.info(info) for client, info in members.items()}}
 
     async def presence_stats(self, order: o.OfChannel) -> Result:
         """
@@ -171,6 +182,9 @@ class Operations:
     async def history(self, order: o.History) -> Result:
         """
         Read a stream.
+
+        Raises:
+            ClientError: ``NOT_AVAILABLE``; ``UNRECOVERABLE_POSITION`` (*since* is of another epoch).
         """
         match = self._with_history(order.channel)
         since = Position(order.since.offset, order.since.epoch) if order.since is not None else None
@@ -181,9 +195,11 @@ class Operations:
             reverse=order.reverse,
             keep_s=match.rule.options.history_ttl_s,
         )
+        if since is not None and since.epoch and since.epoch != history.position.epoch:
+            raise ClientError(ErrorCode.UNRECOVERABLE_POSITION)
         return {
-            "publications": [_publication(publication) for publication in history.publications],
-            **_position(history.position),
+            "publications": [results.publication(publication) for publication in history.publications],
+            **results.place(history.position),
         }
 
     async def history_remove(self, order: o.OfChannel) -> Result:
@@ -200,12 +216,20 @@ class Operations:
             raise ClientError(ErrorCode.NOT_AVAILABLE, "the channel has no history")
         return match
 
-    async def channels(self, order: o.Channels) -> Result:
+    async def channels(self, order: o.Channels, reaches: Reaches = _any) -> Result:
         """
-        Which channels somebody listens to.
+        Which channels somebody listens to, on any instance, with the subscriptions of this one.
         """
-        found = await self._node.broker.channels(order.pattern)
-        return {"channels": {name: {"num_clients": number} for name, number in found.items()}}
+        rooms = self._node.hub.rooms
+        found: Result = {}
+        for name, instances in (await self._node.broker.channels(order.pattern)).items():
+            room = rooms.get(name)
+            here = room.size if room is not None else 0
+            # A channel is heard for a while after its last listener has gone.
+            elsewhere = instances > (room is not None and room.heard)
+            if (here or elsewhere) and reaches(name):
+                found[name] = {"num_clients": here}
+        return {"channels": found}
 
     # Clients.
 
@@ -296,6 +320,8 @@ class Operations:
         now = node.wall()
         if not order.expired and order.expire_at and order.expire_at <= now:
             raise ClientError(ErrorCode.BAD_REQUEST, "expire_at has passed; to end the connections say expired")
+        if order.expire_at > now + LONGEST_S:
+            raise ClientError(ErrorCode.BAD_REQUEST, "expire_at is more than ten years away; 0 is never")
         for client in self._clients(order):
             if order.expired:
                 client.close(CloseReason.EXPIRED.closing)
@@ -306,7 +332,7 @@ class Operations:
             client.send(client.transport.form.dialect.refresh(expires=bool(order.expire_at), ttl_s=ttl_s))
         return {}
 
-    async def connections(self, order: o.Connections) -> Result:
+    async def connections(self, order: o.Connections, reaches: Reaches = _any) -> Result:
         """
         The connections of a user on this instance.
         """
@@ -314,14 +340,8 @@ class Operations:
         for client in list(self._node.users.get(order.user, ())):
             if client.state is State.CONNECTED:
                 found[client.id] = {
-                    "app_name": client.name,
-                    "app_version": client.version,
-                    "transport": client.transport.kind,
-                    "protocol": "protobuf" if client.transport.form.dialect.binary else "json",
-                    "user": client.user,
-                    "session": client.session.id if client.session is not None else "",
-                    "address": client.opening.address,
-                    "channels": sorted(client.subscriptions),
+                    **results.connection(client),
+                    "channels": sorted(name for name in client.subscriptions if reaches(name)),
                 }
         return {"connections": found}
 
@@ -347,23 +367,10 @@ class Operations:
         }
 
 
-def _position(position: Position) -> Result:
-    return {"offset": position.offset, "epoch": position.epoch}
+def _reached(channel: str | None, reaches: Reaches) -> None:
+    if channel is not None and not reaches(channel):
+        raise ClientError(ErrorCode.PERMISSION_DENIED, "the key's channels are others")
 
 
-def _info(info: ClientInfo) -> Result:
-    told: Result = {"client": info.client, "user": info.user}
-    if info.conn_info:
-        told["conn_info"] = Raw(info.conn_info)
-    if info.chan_info:
-        told["chan_info"] = Raw(info.chan_info)
-    return told
-
-
-def _publication(publication: Publication) -> Mapping[str, Any]:
-    told: Result = {"data": Raw(publication.data), "offset": publication.offset}
-    if publication.info is not None:
-        told["info"] = _info(publication.info)
-    if publication.tags:
-        told["tags"] = dict(publication.tags)
-    return told
+def _unavailable() -> ClientError:
+    return ClientError(ErrorCode.INTERNAL, "a store cannot be asked now", temporary=True)

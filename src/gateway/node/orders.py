@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from gateway.core.verdicts import ClientError, ErrorCode
 
 __all__ = ["ORDERS", "Order", "Publish", "payload", "read"]
+
+
+User = Annotated[str, Meta(min_length=1)]
+"""A subject. Clients without one are nobody's: an empty name would quietly mean no connection at all."""
 
 
 class Order(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -37,7 +41,7 @@ class Publish(_Payload, forbid_unknown_fields=True, kw_only=True):
     skip_history: bool = False
     tags: dict[str, str] = {}
     idempotency_key: str = ""
-    version: int = 0
+    version: Annotated[int, Meta(ge=0)] = 0
     version_epoch: str = ""
     delta: bool = False
 
@@ -49,7 +53,7 @@ class Broadcast(_Payload, forbid_unknown_fields=True, kw_only=True):
     skip_history: bool = False
     tags: dict[str, str] = {}
     idempotency_key: str = ""
-    version: int = 0
+    version: Annotated[int, Meta(ge=0)] = 0
     version_epoch: str = ""
     delta: bool = False
 
@@ -64,7 +68,7 @@ class Since(Order, forbid_unknown_fields=True, kw_only=True):
 class Subscribe(_Payload, forbid_unknown_fields=True, kw_only=True):
     """Subscribe a user's connections (or one of them) to a channel; the channel's rule is not asked."""
 
-    user: str
+    user: User
     channel: str
     client: str = ""
     session: str = ""
@@ -76,7 +80,7 @@ class Subscribe(_Payload, forbid_unknown_fields=True, kw_only=True):
 class Unsubscribe(Order, forbid_unknown_fields=True, kw_only=True):
     """End the subscriptions of a user's connections (or of one) to a channel."""
 
-    user: str
+    user: User
     channel: str
     client: str = ""
     session: str = ""
@@ -92,7 +96,7 @@ class Reason(Order, forbid_unknown_fields=True, kw_only=True):
 class Disconnect(Order, forbid_unknown_fields=True, kw_only=True):
     """Close a user's connections (or one of them)."""
 
-    user: str
+    user: User
     client: str = ""
     session: str = ""
     whitelist: list[str] = []
@@ -102,7 +106,7 @@ class Disconnect(Order, forbid_unknown_fields=True, kw_only=True):
 class Refresh(Order, forbid_unknown_fields=True, kw_only=True):
     """Let a user's connections go on until *expire_at* (epoch seconds), or end them as expired."""
 
-    user: str
+    user: User
     client: str = ""
     session: str = ""
     expired: bool = False
@@ -118,7 +122,7 @@ class OfChannel(Order, forbid_unknown_fields=True, kw_only=True):
 class History(OfChannel, forbid_unknown_fields=True, kw_only=True):
     """Read a stream: *limit* publications (0: only its position; -1: all) after *since*."""
 
-    limit: int = 0
+    limit: Annotated[int, Meta(ge=-1)] = 0
     since: Since | None = None
     reverse: bool = False
 
@@ -132,7 +136,7 @@ class Channels(Order, forbid_unknown_fields=True, kw_only=True):
 class Connections(Order, forbid_unknown_fields=True, kw_only=True):
     """List the connections of a user."""
 
-    user: str
+    user: User
 
 
 class Info(Order, forbid_unknown_fields=True, kw_only=True):
@@ -200,12 +204,10 @@ def payload(order: Any, name: str = "data", *, wanted: bool = False) -> bytes:
             raise ClientError(ErrorCode.BAD_REQUEST, f"{name} is missing")
         return b""
     try:
-        # On one line, and no bytes in it that are no letters: clients are sent it as it is.
-        return msgspec.json.format(data, indent=-1) if b"\n" in data or b"\r" in data else _checked(data)
+        # Clients are sent it as it is. ``format`` and ``Raw`` let bytes pass that are not UTF-8, and one
+        # such byte in a text frame makes every browser in the channel fail its connection.
+        msgspec.json.decode(data)
+        # On one line, which frames demand.
+        return msgspec.json.format(data, indent=-1) if b"\n" in data or b"\r" in data else data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ClientError(ErrorCode.BAD_REQUEST, f"{name} is not JSON") from None
-
-
-def _checked(data: bytes) -> bytes:
-    msgspec.json.decode(data)
-    return data

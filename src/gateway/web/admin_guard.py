@@ -43,7 +43,7 @@ class Guard:
         Let *head* pass and return the key it carries, one without a name where none is needed.
 
         Args:
-            scope: What the key must be allowed; None where no key is needed.
+            scope: What the key must be allowed; empty where any key will do, None where none is needed.
 
         Raises:
             Problem: ``bad_host``, ``forbidden`` (cross-site, or the key lacks the scope),

@@ -42,7 +42,7 @@ class Page:
 
     Attributes:
         method: ``GET`` answers ``HEAD`` too.
-        scope: What a key must be allowed; None: no key is needed.
+        scope: What a key must be allowed; empty: any key will do; None: no key is needed.
         answer: From the key and the request's body, now or later; may raise or fail with ``Problem``.
     """
 

@@ -1,6 +1,8 @@
 """
 The server API over HTTP: ``POST /api/publish`` and the like, on the admin port.
 
+``POST /api`` takes the same as ``{"method": "publish", "params": {...}}``, which older libraries write.
+
 The answer is ``{"result": …}``, or ``{"error": {"code", "message"}}`` with status 200: the operation's
 own failures are for the program that asked, as in Centrifugo's API, whose libraries can be used. What
 is no operation at all (a key, a path, a body too large) is a problem document as everywhere.
@@ -14,10 +16,11 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from gateway.core.verdicts import ClientError
+from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.node.api_keys import Key
 from gateway.node.operations import Operations
 from gateway.node.orders import ORDERS
+from gateway.node.results import failed
 from gateway.web.admin_pages import Answer, Page
 
 __all__ = ["server_api_pages"]
@@ -25,20 +28,32 @@ __all__ = ["server_api_pages"]
 _encode = msgspec.json.Encoder().encode
 
 
+class _Named(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``POST /api``."""
+
+    method: str
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
 def server_api_pages(operations: Operations) -> dict[bytes, Page]:
     """
-    List the paths, one for each operation.
+    List the paths: one for each operation, and one for all.
     """
-    return {
+    pages = {
         f"/api/{name}".encode("ascii"): Page(b"POST", scope, _page(operations, name))
         for name, (_, scope) in ORDERS.items()
-        if name != "batch"
-    } | {b"/api/batch": Page(b"POST", "publish", _page(operations, "batch"))}
+    }
+    # What the operation is, and with it the scope, stands in the body: any key, and then the operation asks.
+    pages[b"/api"] = Page(b"POST", "", lambda key, body: Deferred.fromCoroutine(_answer(_named(operations, key, body))))
+    return pages
 
 
 def _page(operations: Operations, name: str) -> Callable[[Key, bytes], Deferred[Answer]]:
     def answer(key: Key, body: bytes) -> Deferred[Answer]:
-        return Deferred.fromCoroutine(_answer(operations.do(name, body, key.allows)))
+        return Deferred.fromCoroutine(_answer(operations.do(name, body, key)))
 
     return answer
 
@@ -47,4 +62,12 @@ async def _answer(doing: Coroutine[Any, Any, dict[str, Any]]) -> Answer:
     try:
         return Answer(_encode({"result": await doing}))
     except ClientError as error:
-        return Answer(_encode({"error": {"code": error.code, "message": error.text}}))
+        return Answer(_encode(failed(error)))
+
+
+async def _named(operations: Operations, key: Key, body: bytes) -> dict[str, Any]:
+    try:
+        named = _decode_named(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ClientError(ErrorCode.BAD_REQUEST, str(error)) from error
+    return await operations.do(named.method, bytes(named.params), key)

@@ -47,6 +47,8 @@ def check(config: Config, walk: Walk) -> None:
             )
     for index, text in enumerate(listen.metrics):
         _endpoint(text, ("listen", "metrics", index), found, walk)
+    if listen.api is not None:
+        _api(listen.api, found, config, walk)
     for index, name in enumerate(listen.admin_hosts):
         if not _host_name(name):
             walk.fault(("listen", "admin_hosts", index), f"{name!r} is no host name; write it without scheme and port")
@@ -74,6 +76,27 @@ def _endpoint(text: str, path: KeyPath, found: list[tuple[KeyPath, Endpoint]], w
             break
     found.append((path, endpoint))
     return endpoint
+
+
+def _api(text: str, found: list[tuple[KeyPath, Endpoint]], config: Config, walk: Walk) -> None:
+    """An address as gRPC writes it, which is not an endpoint string."""
+    path: KeyPath = ("listen", "api")
+    if text.startswith("unix:"):
+        if not text.startswith("unix:/"):
+            walk.fault(path, f"{text!r}: the path of a unix socket begins with /, such as unix:/run/gw-api.sock")
+    else:
+        host, _, port = text.rpartition(":")
+        numeric = port.isascii() and port.isdecimal() and int(port) < 65536
+        if not numeric or not _host_name(host) or host in ("tcp", "tcp6"):
+            walk.fault(path, f"{text!r} is no address; write 127.0.0.1:10000, [::1]:10000 or unix:/run/gw-api.sock")
+            return
+        interface = "" if host in ("0.0.0.0", "[::]") else host.strip("[]")
+        for other, taken in found:
+            if Endpoint("tcp", int(port), interface).collides(taken):
+                walk.fault(path, f"{text} is already listened on by {dotted(other)}; each needs its own", other)
+                break
+    if not config.admin_key:
+        walk.fault(path, "can be called by nobody: there is no [[admin.key]]; add one", ("admin", "key"))
 
 
 def _listener(listener: Listener, path: KeyPath, walk: Walk) -> None:
