@@ -105,7 +105,7 @@ class Channel:
     )
     times: bool = field(default=False, metadata=_("Tell clients when each publication was made."))
     coalesce_s: float = field(
-        default=0.004,
+        default=0.005,
         metadata=_("On a busy channel publications are sent together after at most this; 0: never.", least=0, most=1),
     )
 

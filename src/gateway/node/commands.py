@@ -96,8 +96,10 @@ async def _published(
     decider = rule.publish
     assert decider is not None, "looked at before"
     data = request.data
-    facts = dict(channel_facts(client, match, data if decider.roots or decider.asks else None))
-    facts["command"] = command_facts(client, number, data)
+    facts: dict[str, Any] = {}
+    if not decider.plain:
+        facts = channel_facts(client, match, data if decider.roots or decider.asks else None)
+        facts["command"] = command_facts(client, number, data)
     decider.allow(facts, anonymous=client.identity is None)
     if decider.asks:
         trace = node.trace(client)

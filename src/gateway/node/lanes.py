@@ -8,7 +8,8 @@ once; what waits is bounded in bytes, and beyond that the client is not read.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -56,12 +57,12 @@ class Lanes:
         else:
             self._start(command)
 
-    def first(self, coroutine: Coroutine[Any, Any, None], command: c.Command) -> None:
+    def first(self, running: Coroutine[Any, Any, None], command: c.Command) -> None:
         """
         Run the command that all others wait for.
         """
         self._held = deque()
-        self._run(coroutine, command, "")
+        self._run(running, command, "")
 
     def end(self) -> None:
         """
@@ -114,11 +115,20 @@ class Lanes:
             elif result is not None:
                 client.answer(command, result)
 
-    def _run(self, coroutine: Coroutine[Any, Any, c.Result | None], command: c.Command, lane: str) -> None:
+    def _run(self, running: Coroutine[Any, Any, c.Result | None], command: c.Command, lane: str) -> None:
         if lane:
             self._lanes[lane] = deque()
         self._running += 1
-        call: Deferred[Any] = Deferred.fromCoroutine(coroutine)
+        # Most commands wait for nothing, on memory stores none: they are done without a Deferred.
+        try:
+            waited = running.send(None)
+        except StopIteration as ended:
+            self._done(ended.value, command, lane)
+            return
+        except Exception:
+            self._done(Failure(), command, lane)
+            return
+        call: Deferred[Any] = Deferred.fromCoroutine(_rest(running, waited))
         if call.called:
             call.addBoth(self._done, command, lane)
             return
@@ -172,3 +182,20 @@ class Lanes:
             self._start(self._waited(held))
         if held is not None and not held and held is self._held:
             self._held = None
+
+
+@coroutine
+def _rest(begun: Coroutine[Any, Any, Any], waited: Any) -> Generator[Any, Any, Any]:
+    """
+    Run what is left of a coroutine that waits for *waited*.
+    """
+    try:
+        while True:
+            try:
+                value = yield waited
+            except Exception as error:
+                waited = begun.throw(error)
+            else:
+                waited = begun.send(value)
+    except StopIteration as ended:
+        return ended.value

@@ -88,6 +88,11 @@ class Decider:
         """Whether a backend is asked."""
         return self._backend is not None
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but who it is matters."""
+        return self._backend is None and self._expression is None
+
     def allow(self, facts: Facts, *, anonymous: bool) -> None:
         """
         Decide what can be decided here and now.
