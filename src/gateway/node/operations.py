@@ -100,10 +100,11 @@ class Operations:
             raise ClientError(ErrorCode.LIMIT_EXCEEDED, f"at most {MOST_COMMANDS} commands")
         replies: list[Result] = []
         for command in order.commands:
-            if len(command) != 1:
-                raise ClientError(ErrorCode.BAD_REQUEST, 'a command has one member, its operation: {"publish": {...}}')
-            ((name, data),) = command.items()
             try:
+                if len(command) != 1:
+                    # Its own error and not the batch's: what came before it was done.
+                    raise ClientError(ErrorCode.BAD_REQUEST, 'a command has one member: {"publish": {...}}')
+                ((name, data),) = command.items()
                 if name == "batch":
                     raise ClientError(ErrorCode.BAD_REQUEST, "a batch holds no batches")
                 replies.append({name: await self.do(name, bytes(data), key)})
