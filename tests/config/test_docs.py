@@ -21,7 +21,7 @@ from gateway.web.health import HEALTH_PATHS, READY_PATHS
 ROOT = Path(__file__).resolve().parents[2]
 BAD = Path(__file__).parent / "bad"
 
-ENVIRON = dict.fromkeys(("JWT_SECRET", "GAME_ADMIN_KEY", "ADMIN_KEY"), "correct-horse-battery-staple-0123")
+ENVIRON = {name: f"correct-horse-battery-staple-{name}" for name in ("JWT_SECRET", "GAME_ADMIN_KEY", "ADMIN_KEY")}
 """What the examples take from the environment."""
 
 _block = re.compile(r"^```toml[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
