@@ -70,7 +70,8 @@ soak: $(STAMP) ## hours of mixed load against one gateway (MINUTES=60), and what
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
 bench-peers: $(STAMP) ## install what the benchmarks compare with
-	@deploy/need nginx=nginx-light haproxy wrk node=nodejs npm taskset=util-linux
+	@deploy/need nginx=nginx-light haproxy wrk node=nodejs npm taskset=util-linux gcc \
+	  /usr/lib/nginx/modules/ngx_nchan_module.so=libnginx-mod-nchan
 	@npm --prefix bench/peers ci --silent --no-audit --no-fund </dev/null
 
 bench: bench-peers ## measure beside the peers, into bench/RESULTS.md

@@ -7,10 +7,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import http_proxy, memory, refusals, report
+from bench import http_proxy, memory, realtime, refusals, report
 from bench.machine import layout
 
-PARTS = ("http", "memory", "refusals")
+PARTS = ("http", "memory", "refusals", "realtime")
 
 
 def say(line: str) -> None:
@@ -49,6 +49,10 @@ def main() -> int:
         counted = refusals.measure()
         sections["refusals"] = report.refusals_section(counted)
         figures.append(report.refusals_figure(counted))
+    if "realtime" in parts:
+        seen = realtime.measure(cores, options.rounds, options.seconds, say)
+        sections["realtime"] = report.realtime_section(seen, cores)
+        figures += report.realtime_figures(seen)
     print(report.figures_table(figures))
     if options.check:
         return int(not all(figure.held for figure in figures))

@@ -13,6 +13,7 @@ from statistics import median
 from bench.http_proxy import CONTROL, SIZES, Row, Run
 from bench.machine import Layout
 from bench.memory import MOST_GROWTH, Passed
+from bench.realtime import SLOW_OUTBOX, Measured
 from bench.refusals import Counted
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "http_section",
     "memory_figure",
     "memory_section",
+    "realtime_figures",
+    "realtime_section",
     "refusals_figure",
     "refusals_section",
     "write",
@@ -204,6 +207,75 @@ def write(name: str, text: str) -> None:
     else:
         results = f"{results.rstrip()}\n\n{block}\n"
     RESULTS.write_text(results)
+
+
+def realtime_figures(seen: Measured) -> list[Figure]:
+    """
+    Compare the gateway's real-time side with what is promised.
+    """
+    quiet, full, busy = "fan-out, 1,000 x 20/s", "fan-out, 1,000 x 100/s", "busy channel, 200 x 500/s"
+    connects, echoes = "connects, 1,500/s", "echoes, 100 connections"
+    single = seen.single
+    ratios = [
+        *((load, peer, most) for load in (quiet, full) for peer, most in _FANOUT),
+        (busy, "C send", 0.6),
+        (connects, "Socket.IO", 1.0),
+        (connects, "Autobahn", 0.8),
+        (echoes, "Autobahn", 0.6),
+    ]
+    found = [Figure(f"CPU, {load}, against {peer}", most, seen.ratio(load, peer)) for load, peer, most in ratios]
+    return [
+        *found,
+        Figure(f"p99, {busy}", 10, seen.late(busy), "ms"),
+        Figure("connect p99, 1,000/s for 10 s, from when each was due", 50, single["connect p99 ms"], "ms"),
+        Figure(
+            "server API to the client p99, 1 channel, 100,000 deliveries/s",
+            20,
+            single["server API p99 ms, one channel"],
+            "ms",
+        ),
+        Figure("server API to the client p99, 500 tables x 6", 20, single["server API p99 ms, 500 tables"], "ms"),
+        Figure("memory of an idle connection with a subscription", 16, single["idle bytes"] / 1024, "KiB"),
+        Figure(
+            "memory for a reader that never reads",
+            (SLOW_OUTBOX + 64 * 1024) / 1024,
+            single["slow reader bytes"] / 1024,
+            "KiB",
+        ),
+        Figure("publications lost or out of order, over all loads", 0, seen.wrong, ""),
+    ]
+
+
+_FANOUT = (("nchan", 0.95), ("ws", 0.75), ("C send", 1.4), ("Autobahn", 0.35))
+
+
+def realtime_section(seen: Measured, cores: Layout) -> str:
+    """
+    Return the tables of every load.
+    """
+    rounds = len(next(iter(next(iter(seen.cpu_us.values())).values())))
+    text = [
+        "## Real time: CPU per delivery, connect and echo",
+        "",
+        (
+            f"{_today()}; {cores}. {rounds} interleaved rounds, a fresh server for each load, `instruments/wsload.c` as the "
+            "load; CPU from `/proc/PID/task/*/schedstat` over the process tree; medians of the rounds, and of the ratios "
+            "within each round. A publication has 200 bytes before the protocol's framing, which only the gateway "
+            "adds. A connect of the gateway's is the handshake, a verified token, a session, the reply and one "
+            "subscription; of the others the bare handshake. On loopback a send also runs the receiver's TCP in the "
+            "sender's time, which everybody pays alike. At 100 publications/s some servers are at the limit of a core: they "
+            "then join what waits, which makes them look cheap and late."
+        ),
+        "",
+        figures_table(realtime_figures(seen)),
+    ]
+    for load, names in seen.cpu_us.items():
+        text += ["", f"### {load}", "", "| target | CPU us | gateway is | p99 ms |", "| --- | ---: | ---: | ---: |"]
+        text += [
+            f"| {name} | {seen.cpu(load, name):.2f} | {seen.ratio(load, name):.2f} x | {seen.late(load, name):.1f} |"
+            for name in sorted(names, key=lambda name: seen.cpu(load, name))
+        ]
+    return "\n".join(text)
 
 
 def _today() -> str:

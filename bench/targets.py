@@ -25,7 +25,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bench.machine import Layout, tree
 from demo.ports import free_port
 
-__all__ = ["MISSING", "Target", "backend", "make_key", "pinned", "targets", "token"]
+__all__ = [
+    "BIN",
+    "ISSUER",
+    "MISSING",
+    "PEERS",
+    "Target",
+    "backend",
+    "make_key",
+    "need",
+    "nginx_command",
+    "pinned",
+    "targets",
+    "token",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "bench" / "peers"
@@ -113,11 +126,15 @@ def _said(*command: str) -> str:
     return found[0] if found else "?"
 
 
-def _nginx(folder: Path, port: int, server: str, upstream: str = "") -> list[str]:
+def nginx_command(folder: Path, port: int, server: str, upstream: str = "", *, module: Path | None = None) -> list[str]:
+    """
+    Write a configuration; return the command that serves by it on *port*.
+    """
     name = f"nginx-{port}"
     (folder / name).mkdir()
     user = "user root;" if os.geteuid() == 0 else ""
     (folder / name / "nginx.conf").write_text(f"""
+{f"load_module {module};" if module is not None else ""}
 daemon off; worker_processes 1; {user} pid {folder}/{name}/pid; error_log {folder}/{name}/error.log;
 events {{ worker_connections 4096; }}
 http {{
@@ -146,7 +163,7 @@ def backend(folder: Path, core: int) -> Iterator[int]:
     location /api/small {{ default_type application/json; return 200 '{small}'; }}
     location /api/big {{ alias {files}/big; default_type application/octet-stream; }}
     location / {{ return 200 'ok'; }}"""
-    with pinned(core, _nginx(folder, port, server), folder, port):
+    with pinned(core, nginx_command(folder, port, server), folder, port):
         yield port
 
 
@@ -235,7 +252,7 @@ def targets(folder: Path, cores: Layout, upstream: int) -> Iterator[list[Target]
         behind = f"upstream backend {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}"
         server = """location / { proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
           proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }"""
-        return _nginx(folder, port, server, behind)
+        return nginx_command(folder, port, server, behind)
 
     def haproxy(port: int) -> list[str]:
         (folder / "haproxy.cfg").write_text(f"""

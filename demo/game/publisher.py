@@ -37,7 +37,8 @@ class Publisher:
 
     def __init__(self, address: str, key: str, log: Callable[[str], None]) -> None:
         self._channel = grpc.insecure_channel(address)
-        self._api = api_pb2_grpc.GatewayApiStub(self._channel)
+        stub: Any = api_pb2_grpc.GatewayApiStub  # generated without types
+        self._api = stub(self._channel)
         self._metadata = (("x-api-key", key),)
         self._log = log
         # Versions start over with this process; a new epoch says that they do.

@@ -36,6 +36,10 @@ LINGER_S = 5.0
 _UNKNOWN = -1
 
 
+MANY = 100
+"""Subscribers whom it takes a while to tell."""
+
+
 class Group:
     """
     The listeners of a channel that share a form.
@@ -69,6 +73,7 @@ class Room:
         position: The last publication that came, or what history said; offset -1 while unknown.
         heard: The broker delivers this channel.
         comings: Users that came or went since they were last told, see ``node.presence``.
+        told: Many were sent a publication in this turn of the reactor; another one waits for its end.
     """
 
     __slots__ = (
@@ -87,6 +92,7 @@ class Room:
         "rule",
         "size",
         "timer",
+        "told",
     )
 
     def __init__(self, match: ChannelMatch[ChannelRule]) -> None:
@@ -103,6 +109,7 @@ class Room:
         self.pending: list[Publication] = []
         self.pending_bytes = 0
         self.timer: IDelayedCall | None = None
+        self.told = False
         self.quiet_since = 0.0
         self.comings: dict[str, tuple[bool, ClientInfo]] = {}
 
@@ -269,15 +276,19 @@ class Hub:
         hold_s = room.rule.coalesce_s
         if hold_s:
             now = self._seconds()
-            if room.pending or now - room.last_at < hold_s:
+            if room.pending or room.told or now - room.last_at < hold_s:
                 room.pending.append(publication)
                 room.pending_bytes += len(publication.data)
                 if room.pending_bytes > MOST_PENDING:
                     self.flush(room)
                 elif room.timer is None:
-                    room.timer = self._clock.callLater(hold_s, self._due, room)
+                    # Several in one turn: we are behind. Joined, they cost one send to each.
+                    room.timer = self._clock.callLater(0 if room.told else hold_s, self._due, room)
                 return
             room.last_at = now
+            room.told = room.size >= MANY
+            if room.told:
+                self._clock.callLater(0, setattr, room, "told", False)
         self._send(room, (publication,))
 
     def _due(self, room: Room) -> None:
@@ -363,13 +374,6 @@ class Hub:
             self._insufficient(subscription, UnsubscribeReason.INSUFFICIENT_STATE)
 
     # What there is.
-
-    def subscribers(self, channel: str) -> list[Subscription]:
-        """
-        List who listens to *channel* here.
-        """
-        room = self.rooms.get(channel)
-        return list(room) if room is not None else []
 
     def describe(self) -> dict[str, Any]:
         """
