@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
-from gateway.api.server import ApiServer, CannotListen
+from gateway.api.server import MOST_MESSAGE, MOST_WAITING, ApiServer, CannotListen
 from gateway.config.sections import AdminKey, Secret
 from gateway.core.publications import Published
 from gateway.memory.broker import MemoryBroker
@@ -236,6 +236,24 @@ async def test_what_takes_too_long_is_cancelled() -> None:
             await eventually(cancelled.__len__)
             assert person.side.subscriptions == {}
         assert api.crashes == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_than_can_be_served_is_refused() -> None:
+    """
+    Calls beyond the bound, and messages beyond theirs, are refused at once instead of filling memory.
+    """
+    async with served() as api:
+        big = PB.PublishRequest(channel="lobby", data=b"1" * (MOST_MESSAGE + 1))
+        assert (await api.status("Publish", big))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        api.house.answers["POST /state"] = lambda *_: Deferred()
+        api.house.connected("alice")
+        tables = [f"table:{number}" for number in range(MOST_WAITING + 10)]
+        calls = [api.begin("Subscribe", PB.SubscribeRequest(user="alice", channel=table)) for table in tables]
+        await eventually(lambda: len([call for call in calls if call.done()]) >= 10)
+        refused = [call for call in calls if call.done()]
+        assert {call.code() for call in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert len(refused) == 10
 
 
 class Broken(MemoryBroker):
