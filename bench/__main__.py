@@ -7,10 +7,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import http_proxy, memory, realtime, refusals, report
+from bench import cuts, http_proxy, memory, openings, realtime, refusals, report
 from bench.machine import layout
 
-PARTS = ("http", "memory", "refusals", "realtime")
+PARTS = ("http", "memory", "refusals", "openings", "cuts", "realtime")
 
 
 def say(line: str) -> None:
@@ -49,6 +49,14 @@ def main() -> int:
         counted = refusals.measure()
         sections["refusals"] = report.refusals_section(counted)
         figures.append(report.refusals_figure(counted))
+    if "openings" in parts:
+        opened = openings.measure()
+        sections["openings"] = report.openings_section(opened)
+        figures.append(report.openings_figure(opened))
+    if "cuts" in parts:
+        cut = cuts.measure()
+        sections["cuts"] = report.cuts_section(cut)
+        figures.append(report.cuts_figure(cut))
     if "realtime" in parts:
         seen = realtime.measure(cores, options.rounds, options.seconds, say)
         sections["realtime"] = report.realtime_section(seen, cores)

@@ -28,7 +28,7 @@ from bench.machine import layout
 from bench.targets import BIN, ISSUER, make_key, pinned
 from demo.ports import free_port
 
-__all__ = ["Counted", "faults", "measure"]
+__all__ = ["Counted", "faults", "measure", "recording"]
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "TRACE", "CONNECT", "get", "G%45T")
 TAKEN = METHODS[:7]
@@ -232,7 +232,10 @@ class _Recorder:
 
 
 @contextmanager
-def _recording() -> Iterator[_Recorder]:
+def recording() -> Iterator[_Recorder]:
+    """
+    Run a backend that answers 204 and keeps the head of every request.
+    """
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     recorder = _Recorder(listener.getsockname()[1])
 
@@ -250,6 +253,15 @@ def _recording() -> Iterator[_Recorder]:
                     data += received
                 head, _, data = data.partition(b"\r\n\r\n")
                 recorder.heads.append(head)
+                length = next(
+                    (int(line[15:]) for line in head.split(b"\r\n") if line[:15].lower() == b"content-length:"), 0
+                )
+                while len(data) < length:
+                    received = connection.recv(65536)
+                    if not received:
+                        return
+                    data += received
+                data = data[length:]
                 connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
 
     def accept() -> None:
@@ -288,7 +300,7 @@ def measure(say: Callable[[str], None] = lambda _: None) -> Counted:
     Raises:
         SystemExit: a good token did not reach the backend, so nothing was proved.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-") as place, _recording() as backend:
+    with tempfile.TemporaryDirectory(prefix="bench-") as place, recording() as backend:
         folder = Path(place)
         private = make_key(folder).read_bytes()
         wrong = faults(private, (folder / "public.pem").read_bytes())

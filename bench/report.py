@@ -10,19 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from bench.cuts import Cut
 from bench.http_proxy import CONTROL, SIZES, Row, Run
 from bench.machine import Layout
 from bench.memory import MOST_GROWTH, Passed
+from bench.openings import Opened
 from bench.realtime import SLOW_OUTBOX, Measured
 from bench.refusals import Counted
 
 __all__ = [
     "Figure",
+    "cuts_figure",
+    "cuts_section",
     "figures_table",
     "http_figures",
     "http_section",
     "memory_figure",
     "memory_section",
+    "openings_figure",
+    "openings_section",
     "realtime_figures",
     "realtime_section",
     "refusals_figure",
@@ -276,6 +282,59 @@ def realtime_section(seen: Measured, cores: Layout) -> str:
             for name in sorted(names, key=lambda name: seen.cpu(load, name))
         ]
     return "\n".join(text)
+
+
+def cuts_figure(seen: Cut) -> Figure:
+    """
+    Nothing may be lost, come twice, or out of order.
+    """
+    return Figure("Publications lost, doubled or out of order", 0, seen.wrong, "")
+
+
+def cuts_section(seen: Cut) -> str:
+    """
+    Return what was seen of connections that were cut.
+    """
+    return "\n".join(
+        [
+            "## Connections that are cut",
+            "",
+            (
+                f"{_today()}. {seen.cuts} cuts at random moments of up to 0.2 s of connection, by clients that keep "
+                f"their position as SDKs do, in a channel with 100 publications/s: {seen.published} published, "
+                f"{seen.received} received by all together; {seen.unrecovered} returns could not be made whole."
+            ),
+            "",
+            figures_table([cuts_figure(seen)]),
+        ]
+    )
+
+
+def openings_figure(seen: Opened) -> Figure:
+    """
+    A backend may see nothing.
+    """
+    return Figure("Commands of clients without a valid token that a backend sees", 0, seen.seen, "")
+
+
+def openings_section(seen: Opened) -> str:
+    """
+    Return what became of clients that are nobody.
+    """
+    outcomes = ", ".join(f"{number} x {outcome}" for outcome, number in sorted(seen.outcomes.items()))
+    return "\n".join(
+        [
+            "## Real-time clients without a valid token",
+            "",
+            (
+                f"{_today()}. {seen.tried} openings by {seen.ways} ways (command, header, sub-protocol, HTTP stream, events, "
+                f"emulation) with {seen.faults} faults of the token, revocation among them; each client connects, subscribes, "
+                f"publishes, calls and asks at once. Close codes, or statuses: {outcomes}."
+            ),
+            "",
+            figures_table([openings_figure(seen)]),
+        ]
+    )
 
 
 def _today() -> str:

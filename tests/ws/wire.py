@@ -146,8 +146,10 @@ class Socket:
         self.wire = Wire()
         self.connection: Any = edge._class(form, "", self.watch, self.section.close_timeout_s)
         fields = {b"sec-websocket-extensions": extensions} if extensions else {}
-        at_once = b"" if extensions and self.section.compression else answer(KEY, "", b"")
-        self.opened = self.connection.begin(self.wire, request_again(fields, KEY, ""), at_once)
+        if lean and not (extensions and self.section.compression):
+            self.opened = self.connection.open(self.wire, answer(KEY, "", b""))
+        else:
+            self.opened = self.connection.begin(self.wire, request_again(fields, KEY, ""))
         if self.opened and self.connection.websocket_extensions_in_use:
             self.connection.form = COMPRESSED
         self.echo = Echo(self.connection)

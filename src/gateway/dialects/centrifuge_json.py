@@ -261,6 +261,8 @@ class CentrifugeJson:
         Read the commands of a frame, one a line; empty lines are passed over.
         """
         try:
+            if not frame.isascii():
+                frame.decode()  # Data is passed on unread, and a binary frame may hold anything.
             decoded = _decode.decode_lines(frame) if b"\n" in frame else [_decode.decode(frame)]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadFrame(str(error)) from error

@@ -94,7 +94,10 @@ class HttpAsked:
             return b""
         try:
             # Checked whole, and on one line: clients are sent it as it is.
-            return msgspec.json.format(fetched.body, indent=-1)
+            answer = msgspec.json.format(fetched.body, indent=-1)
+            if not answer.isascii():
+                answer.decode()
+            return answer
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ClientError(ErrorCode.INTERNAL) from error
 

@@ -85,13 +85,9 @@ class Connection(Autobahn):  # type: ignore[misc]  # not typed, as said
         self._watch = watch
         self._close_timeout_s = close_timeout_s
 
-    def begin(self, transport: Any, request: bytes, answer: bytes) -> bool:
+    def begin(self, transport: Any, request: bytes) -> bool:
         """
-        Shake hands.
-
-        Args:
-            request: A head for Autobahn to answer.
-            answer: The head to answer with where Autobahn need not be asked.
+        Shake hands: Autobahn answers *request*.
 
         Returns:
             Whether the connection is open.

@@ -72,10 +72,11 @@ class WebSocketEdge:
         self._refuse = refuse
         self._crashed = crashed
         factory = _factory(reactor, section)
+        self._lean = lean
         base: type[Connection] = LeanConnection if lean else Connection
         options = {name: getattr(factory, name) for name in base.CONFIG_ATTRS}
         options["perMessageCompressionAccept"] = staticmethod(factory.perMessageCompressionAccept)
-        self._class = type("WebSocketConnection", (base,), {"factory": factory, **options})
+        self._class: Any = type("WebSocketConnection", (base,), {"factory": factory, **options})
 
     def handle(self, exchange: Exchange) -> None:
         """
@@ -122,9 +123,12 @@ class WebSocketEdge:
         exchange.on_gone = None
         exchange.status = 101
         transport, data = exchange.downstream.take_over(connection)  # type: ignore[attr-defined]  # ports.http.Upgrade
-        connection.lines = _lines(exchange.response_block)
-        at_once = b"" if extensions else answer(key, chosen, exchange.response_block)
-        if not connection.begin(transport, request_again(fields, key, chosen), at_once):
+        if self._lean and not extensions:
+            opened = connection.open(transport, answer(key, chosen, exchange.response_block))
+        else:
+            connection.lines = _lines(exchange.response_block)
+            opened = connection.begin(transport, request_again(fields, key, chosen))
+        if not opened:
             self._watch.add(connection, FAILED_S)
             return
         if connection.websocket_extensions_in_use:

@@ -159,17 +159,23 @@ class LeanConnection(Connection):
         self._watch = watch
         self._close_timeout_s = close_timeout_s
 
-    def begin(self, transport: Any, request: bytes, answer: bytes) -> bool:
+    def begin(self, transport: Any, request: bytes) -> bool:
         """
-        Shake hands: at once, or by Autobahn where there are extensions.
+        Shake hands by Autobahn, which alone negotiates extensions.
         """
         self.transport = transport
         self.connected = 1
-        if answer:
-            transport.write(answer)
-            self.state = OPEN
-        else:
-            self.dataReceived(request)
+        self.dataReceived(request)
+        return self._begun()
+
+    def open(self, transport: Any, answer: bytes) -> bool:
+        """
+        Shake hands with an answer that is ready.
+        """
+        self.transport = transport
+        self.connected = 1
+        transport.write(answer)
+        self.state = OPEN
         return self._begun()
 
     def _onOpen(self) -> None:
