@@ -7,10 +7,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import cuts, http_proxy, memory, openings, realtime, refusals, report
+from bench import cuts, grpc_calls, http_proxy, memory, openings, realtime, refusals, report
 from bench.machine import layout
 
-PARTS = ("http", "memory", "refusals", "openings", "cuts", "realtime")
+PARTS = ("http", "grpc", "memory", "refusals", "openings", "cuts", "realtime")
 
 
 def say(line: str) -> None:
@@ -41,6 +41,10 @@ def main() -> int:
         runs = http_proxy.measure(cores, options.rounds, options.seconds, options.tries, say)
         sections["http"] = report.http_section(runs, cores)
         figures += report.http_figures(runs)
+    if "grpc" in parts:
+        called = grpc_calls.measure(cores, options.rounds, options.seconds, say)
+        sections["grpc"] = report.grpc_section(called, cores)
+        figures += report.grpc_figures(called)
     if "memory" in parts:
         passed = memory.measure(cores, say)
         sections["memory"] = report.memory_section(passed, cores)

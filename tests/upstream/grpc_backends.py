@@ -44,14 +44,16 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in
 
 
 @contextmanager
-def grpc_backend(answer: Callable[[bytes, Any], Any], *, port: int = 0) -> Iterator[tuple[int, Served]]:
+def grpc_backend(
+    answer: Callable[[bytes, Any], Any], *, port: int = 0, options: tuple[tuple[str, Any], ...] = ()
+) -> Iterator[tuple[int, Served]]:
     """
     A real grpcio server on loopback.
     """
     served = Served(answer)
     server = grpc.server(
         ThreadPoolExecutor(100),
-        options=[("grpc.so_reuseport", 0), ("grpc.max_send_message_length", -1)],
+        options=[("grpc.so_reuseport", 0), ("grpc.max_send_message_length", -1), *options],
     )
     server.add_generic_rpc_handlers((_Handlers(served),))
     bound = server.add_insecure_port(f"127.0.0.1:{port}")

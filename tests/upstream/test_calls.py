@@ -324,6 +324,25 @@ async def collected(made: GrpcUpstream, call: Call) -> list[str]:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_backend_that_sends_its_callers_away_loses_no_call() -> None:
+    """
+    GOAWAY after GOAWAY, as behind a balancer that renews connections: every call is answered all the same.
+    """
+    ages = (("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 1000))
+    with grpc_backend(echo, options=ages) as (port, served):
+        async with upstream(port) as made:
+            began = reactor.seconds()  # type: ignore[attr-defined]
+            calls = 0
+            while reactor.seconds() - began < 1.5:  # type: ignore[attr-defined]
+                reply = await made.call(asking(str(calls)))
+                assert reply.message.value == str(calls)
+                calls += 1
+                await deferLater(reactor, 0.005)  # type: ignore[arg-type]
+            assert calls == len(served.metadata)
+            assert calls > 20
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_stream_comes_in_order() -> None:
     """
     A stream's messages come one by one, then a clean end; its thread is free afterwards.
