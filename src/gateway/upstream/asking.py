@@ -8,7 +8,7 @@ told then; targets are looked up when the call is made, so that a reload needs n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.config.expressions import ExpressionError, compile_expression
 from gateway.config.realtime_sections import BackendCall, Publishing, Rpc
@@ -16,6 +16,7 @@ from gateway.config.sections import Upstream
 from gateway.core.identity import Identity
 from gateway.core.transcoding.binding import RequestOptions
 from gateway.core.transcoding.rules import BadRule, direct
+from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.ports.backends import Backend
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.asking_grpc import GrpcAsked
@@ -25,6 +26,8 @@ from gateway.upstream.call_backends import CallBackends
 from gateway.upstream.descriptors import Schema, SchemaError
 
 __all__ = ["Asking", "Maker"]
+
+T = TypeVar("T")
 
 Tell = Callable[[Upstream], Callable[[Identity], bytes]]
 """Makes the builder of the header lines that tell an upstream who calls."""
@@ -100,7 +103,7 @@ class Maker:
         name = upstream.name
         if section.http:
             return HttpAsked(
-                lambda: asking.backends.cluster(name),
+                _finder(asking.backends.cluster, name),
                 upstream,
                 section.http,
                 values,
@@ -125,10 +128,21 @@ class Maker:
         except (SchemaError, BadRule, ValueError) as error:
             raise ValueError(f"{where}: {error}") from error
         return GrpcAsked(
-            lambda: asking.calls.upstream(name),
+            _finder(asking.calls.upstream, name),
             binding,
             schema.codecs.encoders(),
             values,
             clock=asking.reactor,
             **common,
         )
+
+
+def _finder(find: Callable[[str], T], name: str) -> Callable[[], T]:
+    def found() -> T:
+        try:
+            return find(name)
+        except KeyError:
+            # A reload took the upstream away between the command and its call.
+            raise ClientError(ErrorCode.INTERNAL) from None
+
+    return found

@@ -5,7 +5,7 @@ A configured gRPC call: JSON to message, call, message to JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message_factory import GetMessageClass
 from twisted.internet.interfaces import IReactorTime
@@ -18,9 +18,12 @@ from gateway.core.transcoding.encode import Encoders, Unwritable
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.ports.backends import Facts
 from gateway.ports.calls import Call, CallFailed, CallUpstream
+from gateway.upstream.asking_data import given_by, key_text
 from gateway.upstream.asking_errors import of_call, of_problem
 
-__all__ = ["GrpcAsked", "evaluated"]
+__all__ = ["GrpcAsked", "evaluated", "own_key"]
+
+_NO_TARGET: Final = CallFailed(14, local=True, kind="no_target")
 
 
 def evaluated(values: Mapping[str, Expression], facts: Facts) -> dict[str, Any]:
@@ -83,7 +86,7 @@ class GrpcAsked:
         """
         values = evaluated(self._values, facts)
         try:
-            message = self._binding.message({}, b"", data or b"{}", b"application/json", values)
+            message = self._binding.message({}, b"", given_by(data) or b"{}", b"application/json", values)
         except Problem as problem:
             raise of_problem(problem) from problem
         key = own_key(facts)
@@ -93,7 +96,9 @@ class GrpcAsked:
             reply = await self._upstream().call(call)
             return self._write(reply.message)
         except CallFailed as failed:
-            raise of_call(failed, self._codes, self._encoders) from failed
+            raise of_call(failed, self._codes, self._encoders, verified=identity is not None) from failed
+        except Problem as problem:
+            raise of_call(_NO_TARGET, self._codes, self._encoders, verified=identity is not None) from problem
         except Unwritable as error:
             raise ClientError(ErrorCode.INTERNAL) from error
 
@@ -107,5 +112,5 @@ class GrpcAsked:
         if trace:
             pairs.append(("traceparent", trace))
         if key:
-            pairs.append(("idempotency-key", key))
+            pairs.append(("idempotency-key", key_text(key)))
         return pairs

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.task import deferLater
 from twisted.web.client import ResponseFailed
@@ -20,7 +19,7 @@ from twisted.web.http_headers import Headers
 
 from gateway.config.expressions import Expression
 from gateway.config.sections import Upstream
-from gateway.core.backoff import backoff
+from gateway.core.backoff import backoff, retry_after_s
 from gateway.core.identity import Identity
 from gateway.core.problems import Problem
 from gateway.core.verdicts import ClientError, ErrorCode
@@ -28,6 +27,7 @@ from gateway.ports.backends import Facts
 from gateway.ports.upstream import Fault
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.agent import PoolAgent
+from gateway.upstream.asking_data import body_of, given_by, key_text, query_of
 from gateway.upstream.asking_errors import of_status
 from gateway.upstream.asking_grpc import evaluated, own_key
 from gateway.upstream.cluster import Cluster, Member
@@ -39,8 +39,10 @@ __all__ = ["MOST_ANSWER", "HttpAsked"]
 MOST_ANSWER = 1024 * 1024
 """Bytes of an answer; it is held whole."""
 
-_IDEMPOTENT: Final = frozenset(("GET", "HEAD", "PUT", "DELETE"))
-_IN_QUERY: Final = frozenset(("GET", "HEAD", "DELETE"))
+_IN_QUERY: Final = frozenset(("GET", "DELETE"))
+_BROKEN: Final = 500
+_NOT_BROKEN: Final = frozenset((501, 505))
+_LONGEST_RETRY_AFTER_S: Final = 1.0
 
 
 class HttpAsked:
@@ -68,7 +70,8 @@ class HttpAsked:
     ) -> None:
         self._cluster = cluster
         self._section = section
-        self._method, _, self._path = request.partition(" ")
+        self._method, _, asked = request.partition(" ")
+        self._path, _, self._query = asked.partition("?")
         self._values = values
         self._tell = tell
         self._timeout_s = timeout_s
@@ -81,15 +84,23 @@ class HttpAsked:
         """
         Send the request (``Backend.ask``).
         """
-        body, query = self._body(data, evaluated(self._values, facts))
+        values = evaluated(self._values, facts)
+        data = given_by(data)
+        body, query = None, self._query
+        if self._method in _IN_QUERY:
+            query = query_of(data, values, query)
+        else:
+            body = body_of(data, values)
         key = own_key(facts)
         headers = self._headers(identity, trace, key, has_body=body is not None)
         try:
-            fetched = await self._asked(query, headers, body, may_repeat=bool(key) or self._method in _IDEMPOTENT)
+            fetched = await self._asked(
+                query, headers, body, may_repeat=bool(key) or self._method in self._section.retry.methods
+            )
         except (Problem, Fault, TookTooLong, TooLarge) as error:
             raise ClientError(ErrorCode.INTERNAL) from error
         if not 200 <= fetched.status < 300:  # noqa: PLR2004
-            raise of_status(fetched.status, fetched.body, self._codes)
+            raise of_status(fetched.status, fetched.body, self._codes, verified=identity is not None)
         if not fetched.body:
             return b""
         try:
@@ -100,23 +111,6 @@ class HttpAsked:
             return answer
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ClientError(ErrorCode.INTERNAL) from error
-
-    def _body(self, data: bytes, values: Mapping[str, Any]) -> tuple[bytes | None, str]:
-        if not values and self._method not in _IN_QUERY:
-            return data or b"{}", ""
-        given: Any = {}
-        if data:
-            try:
-                given = msgspec.json.decode(data)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                raise ClientError(ErrorCode.BAD_REQUEST, "the data is not JSON") from None
-        if not isinstance(given, dict):
-            raise ClientError(ErrorCode.BAD_REQUEST, "the data is no JSON object")
-        for path, value in values.items():
-            _put(given, path.split("."), value)
-        if self._method in _IN_QUERY:
-            return None, urlencode(list(_pairs(given, "")))
-        return msgspec.json.encode(given), ""
 
     def _headers(self, identity: Identity | None, trace: str, key: str, *, has_body: bool) -> Headers:
         headers = Headers({b"accept": [b"application/json"]})
@@ -130,7 +124,7 @@ class HttpAsked:
         if trace:
             headers.setRawHeaders(b"traceparent", [trace.encode("ascii")])
         if key:
-            headers.setRawHeaders(b"idempotency-key", [key.encode()])
+            headers.setRawHeaders(b"idempotency-key", [key_text(key).encode("ascii")])
         return headers
 
     async def _asked(self, query: str, headers: Headers, body: bytes | None, *, may_repeat: bool) -> Fetched:
@@ -146,19 +140,21 @@ class HttpAsked:
                 try:
                     fetched = await self._attempt(cluster, tried, deadline, query, headers, body)
                 except Fault as fault:
-                    ok = False
+                    ok = None if fault.kind == "overflow" else False
                     wait = self._retry_after(fault, len(tried), deadline, may_repeat=may_repeat)
                     if wait is None or (not retrying and not cluster.budget.take(cluster.active)):
                         raise
-                    retrying = True
-                    self._metrics.upstream_retries.inc(cluster.name, "tried")
-                    await deferLater(clock, wait)
                 except (TookTooLong, TooLarge):
                     ok = False
                     raise
                 else:
-                    ok = fetched.status < 500  # noqa: PLR2004
-                    return fetched
+                    ok = _is_well(fetched.status)
+                    wait = self._answer_after(fetched, len(tried), deadline, may_repeat=may_repeat)
+                    if wait is None or (not retrying and not cluster.budget.take(cluster.active)):
+                        return fetched
+                retrying = True
+                self._metrics.upstream_retries.inc(cluster.name, "tried")
+                await deferLater(clock, wait)
         finally:
             if retrying:
                 cluster.budget.give_back()
@@ -188,14 +184,14 @@ class HttpAsked:
         try:
             sending = Deferred.fromCoroutine(send(clock, agent, self._method, url, headers, body, MOST_ANSWER))
             fetched = await sending.addTimeout(left, clock)
-            ok, outcome = fetched.status < 500, "ok"  # noqa: PLR2004
+            ok = _is_well(fetched.status)
+            outcome = "ok" if ok else "error"
             return fetched
         except ResponseFailed as failed:
             fault = _fault_of(failed)
-            ok, outcome = False, fault.kind
+            # As many connections as there may be: the bound is the gateway's, not the target's fault.
+            ok, outcome = None if fault.kind == "overflow" else False, fault.kind
             raise fault from failed
-        except CancelledError:
-            raise
         except TookTooLong:
             ok, outcome = False, "timeout"
             raise
@@ -212,8 +208,27 @@ class HttpAsked:
             return None
         if fault.kind == "reset" and fault.sent and not may_repeat:
             return None
-        wait = backoff(attempts, retry.backoff_base_s, retry.backoff_max_s, self._random)
+        return self._wait(attempts, deadline)
+
+    def _answer_after(self, fetched: Fetched, attempts: int, deadline: float, *, may_repeat: bool) -> float | None:
+        retry = self._section.retry
+        if fetched.status not in retry.statuses or attempts >= retry.attempts or not may_repeat:
+            return None
+        said = next((value for name, value in fetched.headers if name.lower() == b"retry-after"), None)
+        asked_s = retry_after_s(said)
+        if asked_s is None or asked_s > _LONGEST_RETRY_AFTER_S:
+            return None
+        return self._wait(attempts, deadline, asked_s)
+
+    def _wait(self, attempts: int, deadline: float, at_least_s: float = 0.0) -> float | None:
+        """Seconds until the next attempt; None if it would come too late."""
+        retry = self._section.retry
+        wait = backoff(attempts, retry.backoff_base_s, retry.backoff_max_s, self._random, at_least_s=at_least_s)
         return wait if self._reactor.seconds() + wait < deadline else None
+
+
+def _is_well(status: int) -> bool:
+    return status < _BROKEN or status in _NOT_BROKEN
 
 
 def _fault_of(failed: ResponseFailed) -> Fault:
@@ -221,26 +236,3 @@ def _fault_of(failed: ResponseFailed) -> Fault:
         if isinstance(reason.value, Fault):
             return reason.value
     return Fault("malformed", str(failed))
-
-
-def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
-    *outer, last = path
-    for name in outer:
-        inner = into.get(name)
-        if not isinstance(inner, dict):
-            inner = into[name] = {}
-        into = inner
-    into[last] = value
-
-
-def _pairs(value: Any, name: str) -> list[tuple[str, str]]:
-    """Flatten a value into a query: members by dots, elements by saying the name again."""
-    if isinstance(value, dict):
-        return [pair for key, inner in value.items() for pair in _pairs(inner, f"{name}.{key}" if name else str(key))]
-    if isinstance(value, list):
-        return [pair for element in value for pair in _pairs(element, name)]
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [(name, "true" if value else "false")]
-    return [(name, str(value))]

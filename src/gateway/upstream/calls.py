@@ -219,7 +219,11 @@ class GrpcUpstream:
         self, target: _Target, method: str, data: bytes, metadata: list[tuple[str, str | bytes]], timeout_s: float
     ) -> Deferred[Any]:
         """Begin a call; the Deferred gives the finished grpcio future, whatever became of it."""
-        future = target.unary(method).future(data, timeout=timeout_s, metadata=metadata)
+        try:
+            future = target.unary(method).future(data, timeout=timeout_s, metadata=metadata)
+        except ValueError as error:
+            # grpcio says so of a closed channel: a reload put another upstream in its place, or all ends.
+            raise CallFailed(CANCELLED, "the channel is closed", local=True, kind="cancelled") from error
         finished: Deferred[Any] = Deferred(lambda _: future.cancel())
         future.add_done_callback(lambda done: self._done(done, finished))
         return finished

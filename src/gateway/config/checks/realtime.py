@@ -17,6 +17,7 @@ from gateway.config.realtime_sections import BackendCall, Channel, Decision, Rpc
 from gateway.config.sections import Config
 from gateway.config.walk import Walk, suggest
 from gateway.core.channels import BadPattern, ChannelTable, variables_of
+from gateway.core.problems import CATALOGUE
 
 __all__ = ["CHANNEL_ROOTS", "CLIENT_ROOTS", "COMMAND_ROOTS", "WORDS", "check", "variables_from"]
 
@@ -33,10 +34,13 @@ WORDS: Final = ("authenticated", "anybody", "token")
 """Decisions that are words."""
 
 _call = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*/[A-Za-z_][A-Za-z0-9_]*").fullmatch
-_http = re.compile(r"(POST|PUT|PATCH|GET|DELETE) (/[!-~]*)").fullmatch
+_http = re.compile(r"(POST|PUT|PATCH|GET|DELETE) (/[!\"$-~]*)").fullmatch
 _field = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*").fullmatch
 _method = re.compile(r"[!-~]{1,255}").fullmatch
 _dialect = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*").fullmatch
+_GRPC_STATUSES: Final = tuple(kind.removeprefix("grpc_").upper() for kind in CATALOGUE if kind.startswith("grpc_"))
+_grpc_status = re.compile(r"[1-9]|1[0-6]|\*").fullmatch
+_status = re.compile(r"[345][0-9]{2}|\*").fullmatch
 _code = re.compile(r"[1-9][0-9]{2,3}").fullmatch
 
 
@@ -201,6 +205,10 @@ def _rpc(config: Config, method: Rpc, path: KeyPath, walk: Walk) -> None:
     for name, code in method.errors:
         if not _code(code) or not 400 <= int(code) < 2000:
             walk.fault((*path, "errors", name), f"{code!r} is no error code of an application: 400 to 1999")
+        if method.call and name not in _GRPC_STATUSES and not _grpc_status(name):
+            walk.fault((*path, "errors", name), f"{name!r} is no gRPC status{suggest(name, _GRPC_STATUSES)}")
+        elif method.http and not _status(name):
+            walk.fault((*path, "errors", name), f"{name!r} is no HTTP status: 300 to 599, or * for all")
     if method.echo:
         if method.upstream:
             walk.fault((*path, "upstream"), "is not asked: the gateway itself answers an echo", (*path, "echo"))
