@@ -59,8 +59,16 @@ constraints: $(STAMP) ## write the versions that are installed now into constrai
 	   $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools --exclude wheel; } > constraints.new
 	@mv constraints.new constraints.txt
 
-conformance: $(STAMP) ## a corpus of raw HTTP against a running gateway
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/web tests/system/test_probes.py $(ARGS)
+SUITE := .run/autobahntestsuite-25.10.1
+
+$(SUITE): $(STAMP)
+	@mkdir -p .run
+	@$(PIP) download --no-deps --no-binary :all: --dest .run autobahntestsuite==25.10.1
+	@tar -xzf $(SUITE).tar.gz -C .run && touch $@
+
+conformance: $(STAMP) $(SUITE) ## raw HTTP, and the cases of the Autobahn|Testsuite, against the gateway
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/web tests/ws $(ARGS)
+	$(BIN)/python -W ignore -m tests.conformance.autobahn_cases $(SUITE)
 
 fuzz: $(STAMP) ## the property tests again and again, each time with other input (MINUTES=60)
 	@end=$$((SECONDS + 60 * $(MINUTES))); \

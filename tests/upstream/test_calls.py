@@ -77,7 +77,7 @@ async def test_a_call_is_answered() -> None:
     assert ("x-initial", "1") in [tuple(pair) for pair in reply.initial_metadata]
     assert ("x-trailing", "2") in [tuple(pair) for pair in reply.trailing_metadata]
     assert served.metadata[0]["x-user-id"] == "alice"
-    assert 1.0 < served.remaining[0] <= 3.0
+    assert 1.0 < served.remaining[0] <= 3.5  # gRPC rounds the time up for its way
 
 
 @pytest_twisted.ensureDeferred
@@ -331,13 +331,13 @@ async def test_a_backend_that_sends_its_callers_away_loses_no_call() -> None:
     ages = (("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 1000))
     with grpc_backend(echo, options=ages) as (port, served):
         async with upstream(port) as made:
-            began = reactor.seconds()  # type: ignore[attr-defined]
+            began = reactor.seconds()
             calls = 0
-            while reactor.seconds() - began < 1.5:  # type: ignore[attr-defined]
+            while reactor.seconds() - began < 1.5:
                 reply = await made.call(asking(str(calls)))
                 assert reply.message.value == str(calls)
                 calls += 1
-                await deferLater(reactor, 0.005)  # type: ignore[arg-type]
+                await deferLater(reactor, 0.005)
             assert calls == len(served.metadata)
             assert calls > 20
 

@@ -204,7 +204,13 @@ class Connection(Autobahn):  # type: ignore[misc]  # not typed, as said
         super().sendCloseFrame(code, reasonUtf8, isReply)
         if not was_open:
             return
-        self._watch.add(self, FAILED_S if self.failedByMe else self._close_timeout_s)
+        if self.failedByMe:
+            # Our side of the connection ends; theirs is read out, or a reset would take the close frame with it.
+            self._watch.add(self, FAILED_S)
+            end = getattr(self.transport, "loseWriteConnection", None)
+            (self.transport.loseConnection if end is None else end)()
+        else:
+            self._watch.add(self, self._close_timeout_s)
         if isReply:
             self._lose(self.remoteCloseCode or NO_STATUS, self.remoteCloseReason or "", clean=True)
         elif not self._by_us:
