@@ -126,6 +126,10 @@ async def test_data_that_makes_no_request() -> None:
         (grpc.StatusCode.INTERNAL, 100, True),
         (grpc.StatusCode.UNKNOWN, 100, True),
         (grpc.StatusCode.UNIMPLEMENTED, 100, True),
+        (grpc.StatusCode.UNAVAILABLE, 100, True),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 100, True),
+        (grpc.StatusCode.CANCELLED, 100, True),
+        (grpc.StatusCode.OUT_OF_RANGE, 400, False),
     ],
 )
 @pytest_twisted.ensureDeferred
