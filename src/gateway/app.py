@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ from gateway.telemetry.metrics import Metrics, package_version
 from gateway.upstream.asking import Asking
 from gateway.upstream.backends import Backends
 from gateway.upstream.call_backends import CallBackends
+from gateway.upstream.descriptors import Schema
 from gateway.upstream.fetch import Fetcher
 from gateway.upstream.mounts import Mount, check_paths, mounts_of
 from gateway.upstream.offline import operations_of
@@ -138,8 +139,8 @@ class Gateway:
         self.api_keys = ApiKeys(config.admin_key)
         self.api: ApiServer | None = None
         if config.listen.api is not None:
-            operations, failed = self.live.operations, partial(self._task_failed, "server_api")
-            self.api = ApiServer(reactor, operations, self.api_keys, config.listen.api, failed)
+            failed = partial(self._task_failed, "server_api")
+            self.api = ApiServer(reactor, self.live.operations, self.api_keys, config.listen.api, failed)
 
     async def start(self) -> None:
         """
@@ -154,9 +155,8 @@ class Gateway:
         self.keys.start()
         self.backends.prepare(config.upstream)()
         await self.calls.start(config.upstream)
-        mounts = mounts_of(config.route, self.calls.schemas(), ROOTS)
-        check_paths(config.route, mounts)
-        self.live.prepare(config, self.asking.maker(config.upstream, self.calls.schemas()))()
+        mounts, change_live = self._compiled(config, self.calls.schemas())
+        change_live()
         self.live.start()
         self.edge = Edge(self._plan(config, mounts), reactor.seconds, self.journal)
         self.site = ChannelFactory(
@@ -187,6 +187,12 @@ class Gateway:
         )
 
     # What holds: routes and the filters before them.
+
+    def _compiled(self, config: Config, schemas: Mapping[str, Schema]) -> tuple[list[Mount], Callable[[], None]]:
+        """What routes, channels and methods ask of backends: the mounts, and what changes the rest."""
+        mounts = mounts_of(config.route, schemas, ROOTS)
+        check_paths(config.route, mounts)
+        return mounts, self.live.prepare(config, self.asking.maker(config.upstream, schemas))
 
     def _plan(self, config: Config, mounts: Sequence[Mount]) -> Plan:
         """
@@ -227,15 +233,11 @@ class Gateway:
         return "" if self.authenticator.ready() else "keys"
 
     def ready(self) -> bool:
-        """
-        Whether clients should be sent here.
-        """
+        """Whether clients should be sent here."""
         return not self.why_not_ready()
 
     def readiness(self) -> dict[str, Any]:
-        """
-        Why it is or is not ready.
-        """
+        """Why it is or is not ready."""
         return {
             "ready": self.ready(),
             "reason": self.why_not_ready(),
@@ -267,9 +269,7 @@ class Gateway:
             config = load(self.path, os.environ)
             change_backends = self.backends.prepare(config.upstream)
             change_calls, schemas = self.calls.prepare(config.upstream)
-            mounts = mounts_of(config.route, schemas, ROOTS)
-            check_paths(config.route, mounts)
-            change_live = self.live.prepare(config, self.asking.maker(config.upstream, schemas))
+            mounts, change_live = self._compiled(config, schemas)
             change_listeners, restart = self.listening.prepare(config.listen.clients)
             change_keys = self.keys.prepare(config.auth)
             self._load_revocations(config)
@@ -304,11 +304,11 @@ class Gateway:
         if not await self.calls.ask_again():
             return
         try:
-            mounts = mounts_of(self.config.route, self.calls.schemas(), ROOTS)
-            check_paths(self.config.route, mounts)
+            mounts, change_live = self._compiled(self.config, self.calls.schemas())
         except ValueError as error:
             self._event("descriptors.refused", {"faults": str(error).splitlines()})
             return
+        change_live()
         self.edge.plan = self._plan(self.config, mounts)
 
     async def stop(self) -> None:

@@ -14,7 +14,7 @@ from gateway.config.expressions import ExpressionError, compile_expression
 from gateway.config.realtime_sections import BackendCall, Publishing, Rpc
 from gateway.config.sections import Upstream
 from gateway.core.identity import Identity
-from gateway.core.transcoding.binding import RequestOptions
+from gateway.core.transcoding.binding import Binding, RequestOptions
 from gateway.core.transcoding.rules import BadRule, direct
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.ports.backends import Backend
@@ -25,7 +25,7 @@ from gateway.upstream.backends import Backends
 from gateway.upstream.call_backends import CallBackends
 from gateway.upstream.descriptors import Schema, SchemaError
 
-__all__ = ["Asking", "Maker"]
+__all__ = ["Asking", "Maker", "bound"]
 
 T = TypeVar("T")
 
@@ -116,16 +116,8 @@ class Maker:
         if schema is None:
             raise ValueError(f"{where}: the upstream has no descriptors: set descriptors or reflection")
         try:
-            method = schema.method(section.call).descriptor
-            if method.client_streaming or method.server_streaming:
-                raise ValueError("a stream answers no command")
-            binding = direct(
-                method,
-                schema.codecs,
-                set_fields=values,
-                options=RequestOptions(ignore_unknown_fields=lenient or isinstance(section, Publishing)),
-            )
-        except (SchemaError, BadRule, ValueError) as error:
+            binding = bound(section, schema, lenient=lenient)
+        except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         return GrpcAsked(
             _finder(asking.calls.upstream, name),
@@ -135,6 +127,27 @@ class Maker:
             clock=asking.reactor,
             **common,
         )
+
+
+def bound(section: BackendCall, schema: Schema, *, lenient: bool = False) -> Binding:
+    """
+    Compile a gRPC call's request.
+
+    Raises:
+        ValueError: there is no such method, it streams, or a field of ``set`` is none of its request's.
+    """
+    try:
+        method = schema.method(section.call).descriptor
+        if method.client_streaming or method.server_streaming:
+            raise ValueError("a stream answers no command")
+        return direct(
+            method,
+            schema.codecs,
+            set_fields=dict(section.set),
+            options=RequestOptions(ignore_unknown_fields=lenient or isinstance(section, Publishing)),
+        )
+    except (SchemaError, BadRule) as error:
+        raise ValueError(str(error)) from error
 
 
 def _finder(find: Callable[[str], T], name: str) -> Callable[[], T]:

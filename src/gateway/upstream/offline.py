@@ -4,8 +4,9 @@ What gRPC routes mean, told without asking any backend: for ``gateway check``, `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from gateway.config.realtime_sections import BackendCall
 from gateway.config.sections import Config, Upstream
 from gateway.core.path import Target
 from gateway.core.problems import Problem
@@ -13,6 +14,7 @@ from gateway.core.routes import Entry, RouteTable
 from gateway.core.transcoding.encode import JsonStyle
 from gateway.core.transcoding.openapi import Operation
 from gateway.core.transcoding.rejection import Rejected
+from gateway.upstream.asking import bound
 from gateway.upstream.descriptors import Schema, SchemaError, load_schema
 from gateway.upstream.mounts import Mount, MountFault, check_paths, mounts_of
 
@@ -57,16 +59,47 @@ def offline_mounts(config: Config, roots: frozenset[str]) -> tuple[list[Mount], 
 
 def faults_of(config: Config, roots: frozenset[str]) -> list[str]:
     """
-    List what is wrong with the gRPC routes, paths that collide included.
+    List what is wrong with the gRPC routes, paths that collide included, and with the calls of channels and methods.
     """
     try:
+        calls = _call_faults(config, file_schemas(config.upstream))
         mounts, _ = offline_mounts(config, roots)
         check_paths(config.route, mounts)
     except MountFault as fault:
         return list(fault.faults)
     except ValueError as error:
         return str(error).splitlines()
-    return []
+    return calls
+
+
+def _call_faults(config: Config, schemas: Mapping[str, Schema]) -> list[str]:
+    faults = []
+    for where, section in _calls(config):
+        schema = schemas.get(section.upstream)
+        if section.call and schema is not None:
+            try:
+                bound(section, schema)
+            except ValueError as error:
+                faults.append(f"{where}: {error}")
+    return faults
+
+
+def _calls(config: Config) -> Iterator[tuple[str, BackendCall]]:
+    """Every configured call, and where it stands."""
+    for channel in config.channels:
+        for key, section in (
+            ("subscribe", channel.subscribe),
+            ("publish", channel.publish),
+            ("snapshot", channel.snapshot),
+        ):
+            if section is not None:
+                yield f'channels."{channel.pattern}".{key}', section
+    for method in config.rpc:
+        yield f'rpc."{method.method}"', method
+    for key in ("on_connect", "on_disconnect", "on_subscribe", "on_unsubscribe"):
+        hook = getattr(config.realtime, key)
+        if hook is not None:
+            yield f"realtime.{key}", hook
 
 
 def _methods(mount: Mount) -> frozenset[bytes]:
