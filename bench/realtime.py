@@ -274,6 +274,11 @@ format = "json"
             single["idle bytes"] = seen["memory"]["rss_per_conn_bytes"]
             single["idle connections"] = seen["open"]["ready"]
         with self._running("gateway") as (port, pids):
+            options = [*gateway.subscribe, *gateway.publish, "--conns", "10000", "--rate", "1500", "--src-ips", "4"]
+            seen = self._load(port, pids, "fanout", *options, "--pub-rate", "0.2", "--duration", "61")
+            single["crowd deliveries"] = seen["fanout"]["delivered"]
+            single["crowd missing"] = seen["fanout"]["missing"] + 10_000 - seen["open"]["ready"]
+        with self._running("gateway") as (port, pids):
             options = [*gateway.connect, "--conns", "10000", "--rate", "1000"]
             opened = self._load(port, pids, "storm", *options)["open"]
             single["connect p99 ms"] = opened["ready_from_schedule_us"]["p99"] / 1e3

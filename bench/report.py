@@ -251,6 +251,7 @@ def realtime_figures(seen: Measured) -> list[Figure]:
             single["slow reader bytes"] / 1024,
             "KiB",
         ),
+        Figure("10,000 connections for a minute: deliveries missing", 0, single["crowd missing"], ""),
         Figure("publications lost or out of order, over all loads", 0, seen.wrong, ""),
     ]
 
