@@ -23,6 +23,7 @@ __all__ = [
     "BodyReceiver",
     "Downstream",
     "Exchange",
+    "Gathering",
     "HttpHandler",
     "Peer",
     "Producer",
@@ -295,6 +296,26 @@ class Exchange:
         if ended:
             self.on_gone = None
         self.downstream.start(status, reason, block + self.response_block, length, data, ended)
+
+
+class Gathering:
+    """
+    Takes a whole body, whose size the channel holds to the limit.
+    """
+
+    __slots__ = ("_done", "_exchange", "_parts")
+
+    def __init__(self, exchange: Exchange, done: Callable[[Exchange, bytes], None]) -> None:
+        self._exchange = exchange
+        self._done = done
+        self._parts: list[bytes] = []
+
+    def received(self, data: bytes, ended: bool) -> None:
+        """Take more of it."""
+        if data:
+            self._parts.append(data)
+        if ended and not self._exchange.ended:
+            self._done(self._exchange, b"".join(self._parts))
 
 
 class HttpHandler(Protocol):

@@ -27,7 +27,7 @@ from gateway.core.transcoding.encode import Encoders
 from gateway.core.transcoding.respond import Responder
 from gateway.core.transcoding.status import problem_of
 from gateway.ports.calls import Call, CallFailed, CallUpstream, Metadata
-from gateway.ports.http import Exchange
+from gateway.ports.http import Exchange, Gathering
 
 __all__ = ["Crash", "Transcoder"]
 
@@ -102,7 +102,7 @@ class Transcoder:
         if exchange.head.body_length == 0:
             self._go(exchange, b"")
         else:
-            exchange.downstream.receive(_Gathering(exchange, self._gathered))
+            exchange.downstream.receive(Gathering(exchange, self._gathered))
 
     def _gathered(self, exchange: Exchange, body: bytes) -> None:
         try:
@@ -256,26 +256,6 @@ class Transcoder:
             self._refuse(exchange, self._problem(error, exchange))
         else:
             self._crashed(exchange, failure)
-
-
-class _Gathering:
-    """
-    Takes a request's body; the channel holds its size to the route's limit.
-    """
-
-    __slots__ = ("_done", "_exchange", "_parts")
-
-    def __init__(self, exchange: Exchange, done: Callable[[Exchange, bytes], None]) -> None:
-        self._exchange = exchange
-        self._done = done
-        self._parts: list[bytes] = []
-
-    def received(self, data: bytes, ended: bool) -> None:
-        """Take more of it."""
-        if data:
-            self._parts.append(data)
-        if ended and not self._exchange.ended:
-            self._done(self._exchange, b"".join(self._parts))
 
 
 class _Gate:

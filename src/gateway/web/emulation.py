@@ -17,9 +17,8 @@ from twisted.python.failure import Failure
 
 from gateway.core.problems import Problem
 from gateway.ports.clients import ClientSide
-from gateway.ports.http import Exchange
+from gateway.ports.http import Exchange, Gathering
 from gateway.protos.gateway.wire.centrifuge_pb2 import EmulationRequest
-from gateway.web.streams import Gathering
 
 __all__ = ["Emulation"]
 

@@ -20,9 +20,9 @@ from gateway.core.problems import Problem
 from gateway.core.verdicts import reconnects
 from gateway.ports.clients import ClientSide, ClientTransport, Form, Opening
 from gateway.ports.dialect import Dialect
-from gateway.ports.http import Exchange
+from gateway.ports.http import Exchange, Gathering
 
-__all__ = ["Gathering", "LineForm", "MessageForm", "SseForm", "StreamEdge"]
+__all__ = ["LineForm", "MessageForm", "SseForm", "StreamEdge"]
 
 Kind = Literal["sse", "http_stream"]
 Accept = Callable[[ClientTransport, Opening], ClientSide]
@@ -236,26 +236,6 @@ class StreamTransport:
     def stopProducing(self) -> None:
         """The connection is gone."""
         self.gone()
-
-
-class Gathering:
-    """
-    Takes a whole body, whose size the channel holds to the limit.
-    """
-
-    __slots__ = ("_done", "_exchange", "_parts")
-
-    def __init__(self, exchange: Exchange, done: Callable[[Exchange, bytes], None]) -> None:
-        self._exchange = exchange
-        self._done = done
-        self._parts: list[bytes] = []
-
-    def received(self, data: bytes, ended: bool) -> None:
-        """Take more of it."""
-        if data:
-            self._parts.append(data)
-        if ended and not self._exchange.ended:
-            self._done(self._exchange, b"".join(self._parts))
 
 
 def _first_of_query(query: bytes) -> bytes:
