@@ -39,6 +39,7 @@ from gateway.ports.clients import ClientSide, ClientTransport, Form, Opening
 from gateway.ports.dialect import Dialect
 from gateway.ports.http import Exchange, RouteHandler
 from gateway.ports.identity import Authenticator, Revocations
+from gateway.ports.stores import Stores
 from gateway.telemetry.metrics import Metrics, package_version
 from gateway.telemetry.realtime import RealtimeMetrics
 from gateway.upstream.asking import Maker
@@ -111,10 +112,7 @@ class Live:
             rules=Rulebook((), (), _nobody),
             hooks={},
             conn_infos=_conn_info,
-            broker=MemoryBroker(channels),
-            presence=MemoryPresence(),
-            sessions=MemorySessions(),
-            idempotency=MemoryIdempotency(wall),
+            stores=Stores(MemoryBroker(channels), MemoryPresence(), MemorySessions(), MemoryIdempotency(wall)),
             authenticator=authenticator,
             revocations=revocations,
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),

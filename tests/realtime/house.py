@@ -36,6 +36,7 @@ from gateway.ports.backends import Facts
 from gateway.ports.clients import ClientSide, Opening
 from gateway.ports.dialect import Dialect
 from gateway.ports.realtime import SessionRecord
+from gateway.ports.stores import Stores
 from gateway.telemetry.realtime import RealtimeMetrics
 from gateway.telemetry.tally import Tally
 
@@ -334,10 +335,7 @@ class House:
             rules=Rulebook(config.channels, config.rpc, self.backend),
             hooks=hooks,
             conn_infos=info,
-            broker=MemoryBroker(self.channels),
-            presence=self.presence,
-            sessions=self.sessions,
-            idempotency=self.idempotency,
+            stores=Stores(MemoryBroker(self.channels), self.presence, self.sessions, self.idempotency),
             authenticator=Tokens(self.wall, self.revocations),
             revocations=self.revocations,
             metrics=RealtimeMetrics(CollectorRegistry(), Tally("auth_failures", "", ("reason",))),

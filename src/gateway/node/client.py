@@ -22,6 +22,7 @@ from gateway.core.verdicts import ClientError, CloseReason, Closing, Unsubscribe
 from gateway.node.connecting import connect
 from gateway.node.facts import client_facts
 from gateway.node.lanes import Lanes
+from gateway.node.standing import gone
 from gateway.ports.clients import ClientTransport, Opening
 from gateway.ports.dialect import BadFrame
 from gateway.ports.realtime import SessionRecord
@@ -396,4 +397,4 @@ class Client:
         self.state = State.CLOSED
         self.outbox.clear()
         self.lanes.end()
-        self.node.gone(self, closing, abnormal=abnormal, was_connected=was_connected)
+        gone(self.node, self, closing, abnormal=abnormal, was_connected=was_connected)

@@ -19,7 +19,7 @@ from gateway.core import commands as c
 from gateway.core.channels import ChannelMatch
 from gateway.core.publications import ClientInfo, Published, PublishOptions
 from gateway.core.trace import new as new_trace
-from gateway.core.verdicts import CloseReason, Closing, UnsubscribeReason
+from gateway.core.verdicts import CloseReason, UnsubscribeReason
 from gateway.core.wheel import Wheel
 from gateway.node.background import Background
 from gateway.node.client import Client
@@ -30,11 +30,11 @@ from gateway.node.rulebook import ChannelRule, Rulebook, encoded
 from gateway.node.sessions import Place, Sessions, SessionWitness
 from gateway.node.standing import let_go, stand
 from gateway.node.subscription import Subscription
-from gateway.node.telling import Telling, tell
+from gateway.node.telling import Telling
 from gateway.ports.backends import Backend
 from gateway.ports.clients import ClientTransport, Opening
 from gateway.ports.identity import Authenticator, Revocations
-from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore, SessionStore
+from gateway.ports.stores import Stores
 from gateway.telemetry.realtime import RealtimeMetrics
 
 __all__ = ["RealtimeNode"]
@@ -79,10 +79,7 @@ class RealtimeNode:
         rules: Rulebook,
         hooks: Mapping[str, Backend],
         conn_infos: Callable[[Any], Expression | None],
-        broker: Broker,
-        presence: PresenceStore,
-        sessions: SessionStore,
-        idempotency: IdempotencyStore,
+        stores: Stores,
         authenticator: Authenticator,
         revocations: Revocations,
         metrics: RealtimeMetrics,
@@ -100,8 +97,8 @@ class RealtimeNode:
         self.connections_per_user = connections_per_user
         self.rules = rules
         self.conn_info = conn_infos
-        self.broker = broker
-        self.idempotency = idempotency
+        self.broker = stores.broker
+        self.idempotency = stores.idempotency
         self.metrics = metrics
         self.log = log
         self.clients: dict[str, Client] = {}
@@ -112,20 +109,20 @@ class RealtimeNode:
         self.identities = Identities(authenticator, revocations, wall, metrics.auth_failures.inc)
         self._wheel: Wheel[Client] = Wheel(SLOT_S)
         self.background = Background(clock, self._task_failed)
-        self.presence = Presence(presence, broker, wall, section.presence_ttl_s)
+        self.presence = Presence(stores.presence, stores.broker, wall, section.presence_ttl_s)
         self.hub = Hub(
-            broker,
+            stores.broker,
             clock,
             insufficient=self.end,
             came=self.presence.came,
             counted=metrics.delivered,
         )
         self.sessions = Sessions(
-            sessions,
+            stores.sessions,
             wall,
             instance=instance,
             window_s=section.resume_window_s,
-            release=self._release,
+            release=self.release,
             witnesses=witnesses,
         )
         self.telling = Telling(
@@ -146,9 +143,9 @@ class RealtimeNode:
         every = self.background.every
         every("clients.tick", SLOT_S, self._turn)
         every(
-            "presence.tell", self.section.join_leave_tick_s, lambda: self._spawn("presence.tell", self.presence.tick())
+            "presence.tell", self.section.join_leave_tick_s, lambda: self.spawn("presence.tell", self.presence.tick())
         )
-        every("realtime.sweep", SWEEP_S, lambda: self._spawn("realtime.sweep", self._sweep()))
+        every("realtime.sweep", SWEEP_S, lambda: self.spawn("realtime.sweep", self._sweep()))
 
     def configure(
         self, section: Realtime, connections_per_user: int, rules: Rulebook, hooks: Mapping[str, Backend]
@@ -195,6 +192,12 @@ class RealtimeNode:
         """
         self._wheel.set(client, due)
 
+    def unwatch(self, client: Client) -> None:
+        """
+        Look at it no more.
+        """
+        self._wheel.drop(client)
+
     def _turn(self) -> None:
         now = self.seconds()
         for client in self._wheel.turn(now):
@@ -221,42 +224,6 @@ class RealtimeNode:
             self.users.setdefault(client.user, {})[client] = None
         self.opening.pop(client, None)
         self.clients[client.id] = client
-
-    def gone(self, client: Client, closing: Closing, *, abnormal: bool, was_connected: bool) -> None:
-        """
-        Let a client go, whatever the cause: places, sessions, facts.
-        """
-        self._wheel.drop(client)
-        self.opening.pop(client, None)
-        if client.id:
-            self.clients.pop(client.id, None)
-        connections = self.users.get(client.user)
-        if connections is not None:
-            connections.pop(client, None)
-            if not connections:
-                del self.users[client.user]
-        self.metrics.closed.inc(client.transport.kind, str(closing.code))
-        record = client.session
-        if record is not None and self.streaming.get(record.id) is client:
-            del self.streaming[record.id]
-        suspends = abnormal and was_connected and record is not None and self.sessions.window_s > 0
-        places: list[Place] = []
-        for subscription in list(client.subscriptions.values()):
-            place = let_go(self, subscription)
-            if place is None:
-                continue
-            if suspends:
-                places.append(place)
-            else:
-                self._spawn("presence.leave", self._release(place))
-        client.subscriptions.clear()
-        if record is None or not was_connected:
-            return
-        tell(self, "on_disconnect", client, {"code": closing.code, "reason": closing.reason, "resumable": suspends})
-        if suspends:
-            self._spawn("session.suspend", self.sessions.suspend(record, places))
-        else:
-            self._spawn("session.end", self.sessions.end(record, closing.reason or str(closing.code)))
 
     def __iter__(self) -> Iterator[Client]:
         return iter(list(self.clients.values()))
@@ -293,7 +260,7 @@ class RealtimeNode:
         if client.session is not None and subscription.present:
             place = self.sessions.take_place(client.session.id, subscription.match.name)
             if place is not None:
-                self._spawn("presence.move", self._release(place))
+                self.spawn("presence.move", self.release(place))
 
     def leave(self, subscription: Subscription) -> None:
         """
@@ -301,7 +268,7 @@ class RealtimeNode:
         """
         place = let_go(self, subscription)
         if place is not None:
-            self._spawn("presence.leave", self._release(place))
+            self.spawn("presence.leave", self.release(place))
 
     def end(self, subscription: Subscription, reason: UnsubscribeReason) -> None:
         """
@@ -323,7 +290,10 @@ class RealtimeNode:
                 return
             client.send(client.transport.form.dialect.unsubscribed(subscription.match.name, code, reason))
 
-    async def _release(self, place: Place) -> None:
+    async def release(self, place: Place) -> None:
+        """
+        Give up a place.
+        """
         await self.presence.leave(place.channel, place.info, announced=place.announced)
 
     def renew(self, client: Client) -> None:
@@ -332,7 +302,7 @@ class RealtimeNode:
         """
         for subscription in client.subscriptions.values():
             if subscription.present:
-                self._spawn("presence.renew", self.presence.renew(subscription))
+                self.spawn("presence.renew", self.presence.renew(subscription))
 
     # What backends are told and asked.
 
@@ -395,5 +365,8 @@ class RealtimeNode:
     def _task_failed(self, name: str, failure: Failure) -> None:
         self.log.error("background.failed", task=name, exception=failure.getTraceback())
 
-    def _spawn(self, name: str, coroutine: Any) -> None:
+    def spawn(self, name: str, coroutine: Any) -> None:
+        """
+        Run a coroutine that nobody waits for.
+        """
         self.background.spawn(name, coroutine)

@@ -1,19 +1,21 @@
 """
-The two moments of a subscription: it stands from here on, and it is let go.
+The two moments of a subscription: it stands from here on, and it is let go. And the last one of a client.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.core.verdicts import Closing
 from gateway.node.sessions import Place
 from gateway.node.subscription import Subscription
 from gateway.node.telling import tell
 
 if TYPE_CHECKING:
+    from gateway.node.client import Client
     from gateway.node.realtime import RealtimeNode
 
-__all__ = ["let_go", "stand"]
+__all__ = ["gone", "let_go", "stand"]
 
 
 def stand(node: RealtimeNode, subscription: Subscription) -> None:
@@ -46,3 +48,40 @@ def let_go(node: RealtimeNode, subscription: Subscription) -> Place | None:
         return None
     subscription.present = False
     return Place(match.name, subscription.info, match.rule.join_leave)
+
+
+def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool, was_connected: bool) -> None:
+    """
+    Let a client go, whatever the cause: places, sessions, facts.
+    """
+    node.unwatch(client)
+    node.opening.pop(client, None)
+    if client.id:
+        node.clients.pop(client.id, None)
+    connections = node.users.get(client.user)
+    if connections is not None:
+        connections.pop(client, None)
+        if not connections:
+            del node.users[client.user]
+    node.metrics.closed.inc(client.transport.kind, str(closing.code))
+    record = client.session
+    if record is not None and node.streaming.get(record.id) is client:
+        del node.streaming[record.id]
+    suspends = abnormal and was_connected and record is not None and node.sessions.window_s > 0
+    places: list[Place] = []
+    for subscription in list(client.subscriptions.values()):
+        place = let_go(node, subscription)
+        if place is None:
+            continue
+        if suspends:
+            places.append(place)
+        else:
+            node.spawn("presence.leave", node.release(place))
+    client.subscriptions.clear()
+    if record is None or not was_connected:
+        return
+    tell(node, "on_disconnect", client, {"code": closing.code, "reason": closing.reason, "resumable": suspends})
+    if suspends:
+        node.spawn("session.suspend", node.sessions.suspend(record, places))
+    else:
+        node.spawn("session.end", node.sessions.end(record, closing.reason or str(closing.code)))
