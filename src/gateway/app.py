@@ -157,7 +157,7 @@ class Gateway:
         await self.calls.start(config.upstream)
         mounts, change_live = self._compiled(config, self.calls.schemas())
         change_live()
-        self.live.start()
+        await self.live.start()
         self.edge = Edge(self._plan(config, mounts), reactor.seconds, self.journal)
         self.site = ChannelFactory(
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall

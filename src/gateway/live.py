@@ -26,6 +26,7 @@ from gateway.core.routes import Entry
 from gateway.dialects.centrifuge_json import CentrifugeJson
 from gateway.dialects.centrifuge_protobuf import CentrifugeProtobuf
 from gateway.memory.broker import MemoryBroker, MemoryChannels
+from gateway.memory.bus import MemoryBus, MemoryCluster
 from gateway.memory.idempotency import MemoryIdempotency
 from gateway.memory.presence import MemoryPresence
 from gateway.memory.sessions import MemorySessions
@@ -98,6 +99,7 @@ class Live:
         self._wall = wall
         self._refuse = refuse
         self._crashed = crashed
+        self._log = log
         self._metrics = metrics
         channels = MemoryChannels(reactor.seconds, wall)
         self.node = RealtimeNode(
@@ -112,7 +114,9 @@ class Live:
             rules=Rulebook((), (), _nobody),
             hooks={},
             conn_infos=_conn_info,
-            stores=Stores(MemoryBroker(channels), MemoryPresence(), MemorySessions(), MemoryIdempotency(wall)),
+            stores=Stores(
+                MemoryBroker(channels), MemoryPresence(), MemorySessions(), MemoryIdempotency(wall), self._bus()
+            ),
             authenticator=authenticator,
             revocations=revocations,
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),
@@ -125,10 +129,17 @@ class Live:
         if self._lacks:
             log.warning("websocket.long_way", lacks=self._lacks)
 
-    def start(self) -> None:
+    def _bus(self) -> MemoryBus:
+        return MemoryBus(MemoryCluster(), self._reactor, self._task_failed)
+
+    def _task_failed(self, name: str, failure: Failure) -> None:
+        self._log.error("background.failed", task=name, exception=failure.getTraceback())
+
+    async def start(self) -> None:
         """
-        Begin what runs by itself.
+        Be heard by other instances, and begin what runs by itself.
         """
+        await self.node.bus.join(self.node.instance)
         self.node.start()
 
     def prepare(self, config: Config, make: Maker) -> Callable[[], None]:

@@ -25,6 +25,7 @@ from gateway.config.sections import Config
 from gateway.core.identity import Identity
 from gateway.dialects.centrifuge_json import CentrifugeJson
 from gateway.memory.broker import MemoryBroker, MemoryChannels
+from gateway.memory.bus import MemoryBus, MemoryCluster
 from gateway.memory.idempotency import MemoryIdempotency
 from gateway.memory.presence import MemoryPresence
 from gateway.memory.revocations import MemoryRevocations
@@ -291,6 +292,7 @@ class House:
         self.answers: dict[str, Any] = dict(answers or {})
         self.backends: dict[str, Asked] = {}
         self.channels = MemoryChannels(self.clock.seconds, self.wall)
+        self.cluster = MemoryCluster()
         self.presence = MemoryPresence()
         self.sessions = MemorySessions()
         self.idempotency = MemoryIdempotency(self.wall)
@@ -323,6 +325,7 @@ class House:
         def info(section: Any) -> Expression | None:
             return compile_expression(section.info, CLIENT_ROOTS) if section.info else None
 
+        bus = MemoryBus(self.cluster, self.clock, lambda name, failure: failure.raiseException())
         node = RealtimeNode(
             clock=self.clock,
             wall=self.wall,
@@ -335,13 +338,14 @@ class House:
             rules=Rulebook(config.channels, config.rpc, self.backend),
             hooks=hooks,
             conn_infos=info,
-            stores=Stores(MemoryBroker(self.channels), self.presence, self.sessions, self.idempotency),
+            stores=Stores(MemoryBroker(self.channels), self.presence, self.sessions, self.idempotency, bus),
             authenticator=Tokens(self.wall, self.revocations),
             revocations=self.revocations,
             metrics=RealtimeMetrics(CollectorRegistry(), Tally("auth_failures", "", ("reason",))),
             log=structlog.get_logger(),
             witnesses=(self.witness,),
         )
+        Deferred.fromCoroutine(bus.join(node.instance))
         node.start()
         self.nodes.append(node)
         return node

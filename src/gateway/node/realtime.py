@@ -99,6 +99,7 @@ class RealtimeNode:
         self.conn_info = conn_infos
         self.broker = stores.broker
         self.idempotency = stores.idempotency
+        self.bus = stores.bus
         self.metrics = metrics
         self.log = log
         self.clients: dict[str, Client] = {}
@@ -173,6 +174,7 @@ class RealtimeNode:
         for client in [*self.opening, *self.clients.values()]:
             client.close(CloseReason.SHUTDOWN.closing)
         self.hub.stop()
+        await self.bus.leave()
         await self.background.stop()
 
     # Clients.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.ports.cluster import ClusterBus
 from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore, SessionStore
 
 __all__ = ["Stores"]
@@ -21,3 +22,4 @@ class Stores:
     presence: PresenceStore
     sessions: SessionStore
     idempotency: IdempotencyStore
+    bus: ClusterBus
