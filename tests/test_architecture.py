@@ -24,14 +24,14 @@ FLOORS: list[tuple[set[str], set[str]]] = [
     ({"ws", "web", "console", "api"}, BELOW_EDGES | {"node", "net", "protos"}),
 ]
 """
-Rooms of one floor, and the rooms they may know beside themselves. ``tap``, ``app``, ``live`` and ``cli`` put
+Rooms of one floor, and the rooms they may know beside themselves. ``tap``, ``app`` and those beside them put
 everything together and may know all. ``protos`` is generated; ``net`` is Twisted with fewer steps
 and knows nothing of the gateway.
 """
 
 MAY_IMPORT = {room: below for rooms, below in FLOORS for room in rooms}
 
-TOP = {"tap", "app", "cli", "routing", "live", "__init__", "__main__"}
+TOP = {"tap", "app", "cli", "routing", "reloading", "live", "__init__", "__main__"}
 PURE_LIBRARIES = {"msgspec", "automat", "google"}
 """What core may import beside the standard library."""
 

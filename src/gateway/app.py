@@ -7,7 +7,6 @@ in order, routes, upstreams. Nothing here decides anything about a request.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,6 @@ from gateway.auth.revocation_file import load_revocations
 from gateway.auth.scopes import check_scopes
 from gateway.auth.tokens import JwtAuthenticator
 from gateway.config.describe import describe
-from gateway.config.load import ConfigErrors, load
 from gateway.config.sections import Config
 from gateway.core.address import AddressRule
 from gateway.core.problems import Problem
@@ -45,6 +43,7 @@ from gateway.node.journal import HttpJournal
 from gateway.node.plan import Filter, Plan, ServedRoute
 from gateway.node.rules import ROOTS
 from gateway.ports.http import Exchange
+from gateway.reloading import Reloading
 from gateway.routing import Wiring, own_paths
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.logs import Logs
@@ -61,7 +60,6 @@ from gateway.web.factory import ChannelFactory
 from gateway.web.health import Options
 from gateway.web.listen import Listening, listen
 from gateway.web.server_api import server_api_pages
-from gateway.web.tls import CertificateFault
 
 __all__ = ["Gateway"]
 
@@ -80,19 +78,27 @@ class Gateway:
         reactor: Everything real is reached through it.
         path: Where the configuration is read again from.
         wall: Seconds since the epoch.
+        narrow: From a configuration to the part of it that this process serves.
     """
 
     def __init__(
-        self, reactor: Any, config: Config, path: Path, logs: Logs, wall: Callable[[], float] = time.time
+        self,
+        reactor: Any,
+        config: Config,
+        path: Path,
+        logs: Logs,
+        wall: Callable[[], float] = time.time,
+        narrow: Callable[[Config], Config] = lambda config: config,
     ) -> None:
         self.reactor = reactor
-        self.config = config
+        self.narrow = narrow
+        self.config = config = narrow(config)
         self.path = path
         self.wall = wall
         self.logs = logs
         self.log = logs.logger()
         self.metrics = Metrics()
-        self.reload_fault = ""
+        self.reloading = Reloading(self)
         self.offered: list[Operation] = []
         self.draining = False
         self._listens = False
@@ -151,14 +157,14 @@ class Gateway:
         """
         config, reactor = self.config, self.reactor
         capacity = self._raise_descriptor_limit()
-        self._load_revocations(config)
+        self.load_revocations(config)
         self.keys.start()
         self.backends.prepare(config.upstream)()
         await self.calls.start(config.upstream)
-        mounts, change_live = self._compiled(config, self.calls.schemas())
+        mounts, change_live = self.compiled(config, self.calls.schemas())
         change_live()
         await self.live.start()
-        self.edge = Edge(self._plan(config, mounts), reactor.seconds, self.journal)
+        self.edge = Edge(self.plan(config, mounts), reactor.seconds, self.journal)
         self.site = ChannelFactory(
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
         )
@@ -188,13 +194,18 @@ class Gateway:
 
     # What holds: routes and the filters before them.
 
-    def _compiled(self, config: Config, schemas: Mapping[str, Schema]) -> tuple[list[Mount], Callable[[], None]]:
-        """What routes, channels and methods ask of backends: the mounts, and what changes the rest."""
+    def compiled(self, config: Config, schemas: Mapping[str, Schema]) -> tuple[list[Mount], Callable[[], None]]:
+        """
+        Compile what routes, channels and methods ask of backends: the mounts, and what changes the rest.
+
+        Raises:
+            ValueError: something does not fit.
+        """
         mounts = mounts_of(config.route, schemas, ROOTS)
         check_paths(config.route, mounts)
         return mounts, self.live.prepare(config, self.asking.maker(config.upstream, schemas))
 
-    def _plan(self, config: Config, mounts: Sequence[Mount]) -> Plan:
+    def plan(self, config: Config, mounts: Sequence[Mount]) -> Plan:
         """
         The filters in their order, and every path with what it leads to.
         """
@@ -241,7 +252,7 @@ class Gateway:
         return {
             "ready": self.ready(),
             "reason": self.why_not_ready(),
-            "config": {"digest": self.config.digest, "source": str(self.path), "reload_fault": self.reload_fault},
+            "config": {"digest": self.config.digest, "source": str(self.path), "reload_fault": self.reloading.fault},
         }
 
     def _operations(self) -> Operations:
@@ -254,62 +265,10 @@ class Gateway:
             jwks=self.minter.jwks,
             openapi=lambda: openapi(self.offered, title=self.config.server, version=self.config.digest),
             revocations=self.revocations,
-            reload=self.reload,
+            reload=self.reloading.now,
             audit=lambda event, fields: self.log.info(event, **fields),
             wall=self.wall,
         )
-
-    def reload(self) -> list[str]:
-        """
-        Read the configuration and certificates again, and change over at once or not at all.
-
-        Requests under way keep what they began with. Returns the faults; empty when all went well.
-        """
-        try:
-            config = load(self.path, os.environ)
-            change_backends = self.backends.prepare(config.upstream)
-            change_calls, schemas = self.calls.prepare(config.upstream)
-            mounts, change_live = self._compiled(config, schemas)
-            change_listeners, restart = self.listening.prepare(config.listen.clients)
-            change_keys = self.keys.prepare(config.auth)
-            self._load_revocations(config)
-        except (ConfigErrors, CertificateFault, OSError, ValueError) as error:
-            self.reload_fault = str(error)
-            self.metrics.config_reloads.inc("refused")
-            self._event("config.refused", {"config": str(self.path), "faults": self.reload_fault.splitlines()})
-            return self.reload_fault.splitlines()
-        before, self.config = self.config, config
-        change_backends()
-        change_calls()
-        change_listeners()
-        change_keys()
-        self.authenticator.configure(config.auth)
-        change_live()
-        self.edge.plan = self._plan(config, mounts)
-        if self.calls.reflects():
-            self.background.spawn("descriptors.ask", self._ask_again())
-        self.site.configure(config.limits)
-        self.logs.set_level(config.log.level)
-        self.admin.configure(config.listen, config.admin_key)
-        self.api_keys.configure(config.admin_key)
-        self.reload_fault = ""
-        self.metrics.config_reloads.inc("taken")
-        self.log.info("config.taken", digest=config.digest, before=before.digest, needs_restart=restart)
-        return []
-
-    async def _ask_again(self) -> None:
-        """
-        Ask backends that tell their descriptors themselves; what they told before holds until they answer.
-        """
-        if not await self.calls.ask_again():
-            return
-        try:
-            mounts, change_live = self._compiled(self.config, self.calls.schemas())
-        except ValueError as error:
-            self._event("descriptors.refused", {"faults": str(error).splitlines()})
-            return
-        change_live()
-        self.edge.plan = self._plan(self.config, mounts)
 
     async def stop(self) -> None:
         """
@@ -374,7 +333,13 @@ class Gateway:
         self.metrics.reactor_lag.observe(max(0.0, now - self._due))
         self._due = now + LAG_S
 
-    def _load_revocations(self, config: Config) -> None:
+    def load_revocations(self, config: Config) -> None:
+        """
+        Revoke what the configuration's file says.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
         if config.auth.revocations_file is not None:
             load_revocations(config.auth.revocations_file, self.revocations, self.wall())
 

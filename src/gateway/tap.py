@@ -193,7 +193,7 @@ class GatewayService(Service):
         if self._log_path is not None:
             os.close(self._sink.switch(self._open_log()))
         if self._gateway is not None:
-            self._gateway.reload()
+            self._gateway.reloading.now()
 
     def _open_log(self) -> int:
         return os.open(str(self._log_path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
