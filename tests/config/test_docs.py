@@ -21,7 +21,10 @@ from gateway.web.health import HEALTH_PATHS, READY_PATHS
 ROOT = Path(__file__).resolve().parents[2]
 BAD = Path(__file__).parent / "bad"
 
-ENVIRON = {name: f"correct-horse-battery-staple-{name}" for name in ("JWT_SECRET", "GAME_ADMIN_KEY", "ADMIN_KEY")}
+ENVIRON = {
+    name: f"correct-horse-battery-staple-{name}"
+    for name in ("JWT_SECRET", "GAME_ADMIN_KEY", "ADMIN_KEY", "REDIS_PASSWORD")
+}
 """What the examples take from the environment."""
 
 _block = re.compile(r"^```toml[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)

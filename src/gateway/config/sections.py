@@ -16,6 +16,7 @@ from typing import Literal
 from gateway.config.fields import KIB, MIB, Network, Secret
 from gateway.config.fields import key as _
 from gateway.config.realtime_sections import Channel, Realtime, Rpc, WebSocket
+from gateway.config.store_section import Store
 from gateway.config.upstream_sections import Breaker, Health, Outlier, Retry, Upstream, UpstreamTls
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "RouteJson",
     "Rpc",
     "Secret",
+    "Store",
     "Upstream",
     "UpstreamTls",
     "WebSocket",
@@ -314,6 +316,7 @@ class Config:
     websocket: tuple[WebSocket, ...] = field(default=(), metadata=_("Where real-time clients connect."))
     channels: tuple[Channel, ...] = field(default=(), metadata=_("Channels, by pattern."))
     rpc: tuple[Rpc, ...] = field(default=(), metadata=_("Methods that real-time clients can call, by name."))
+    store: Store = field(default_factory=Store, metadata=_("Where channels, presence and sessions are kept."))
     realtime: Realtime = field(default_factory=Realtime, metadata=_("Sessions, presence, and what backends are told."))
     admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port.", at="admin.key"))
     log: Log = field(default_factory=Log, metadata=_("The log."))

@@ -6,7 +6,7 @@ Each check reports on the walk, which keeps silent where what a check depends on
 
 from __future__ import annotations
 
-from gateway.config.checks import files, identity, listening, realtime, routes, upstreams
+from gateway.config.checks import files, identity, listening, realtime, routes, store, upstreams
 from gateway.config.sections import Config
 from gateway.config.walk import Walk
 
@@ -22,4 +22,5 @@ def check(config: Config, walk: Walk) -> None:
     upstreams.check(config, walk)
     routes.check(config, walk)
     realtime.check(config, walk)
+    store.check(config, walk)
     files.check(config, walk)

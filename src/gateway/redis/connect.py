@@ -1,0 +1,63 @@
+"""
+From the configuration to Redis: which endpoint leads to it, and who we are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from gateway.config.store_section import Store
+from gateway.core.store_url import read_store_url
+from gateway.redis.client import Credentials, Redis
+from gateway.redis.keys import Keys
+
+__all__ = ["connect"]
+
+CONNECT_S: Final = 2.0
+
+
+def connect(
+    reactor: Any,
+    section: Store,
+    *,
+    tls: Callable[[str], Any],
+    random: Callable[[], float],
+    fresh: Callable[[], str],
+    event: Callable[[str, dict[str, Any]], None],
+) -> Redis:
+    """
+    Make what ``section.url`` names; it is not started.
+
+    Args:
+        tls: Makes the options of a connection to a host.
+        random: Evenly from 0 to 1.
+        fresh: Makes a name nobody else makes.
+        event: Called with what operators should know.
+
+    Raises:
+        ValueError: it is no URL of a Redis, or TLS cannot be used as it is configured.
+    """
+    url = read_store_url(section.url)
+    password = section.password.reveal() if section.password is not None else None
+    credentials = Credentials(section.username, password, url.database)
+
+    def endpoint(host: str, port: int) -> IStreamClientEndpoint:
+        plain: IStreamClientEndpoint = HostnameEndpoint(reactor, host.encode(), port, timeout=CONNECT_S)
+        return wrapClientTLS(tls(host), plain) if url.tls else plain
+
+    common: dict[str, Any] = {
+        "timeout_s": section.timeout_s,
+        "random": random,
+        "fresh": fresh,
+        "event": event,
+    }
+    keys = Keys(section.prefix)
+    if url.kind == "single":
+        return Redis(reactor, endpoint(*url.hosts[0]), credentials, keys, alone=True, **common)
+    if url.kind == "unix":
+        return Redis(reactor, UNIXClientEndpoint(reactor, url.path, CONNECT_S), credentials, keys, alone=True, **common)
+    raise ValueError(f"{section.url} is not a Redis")

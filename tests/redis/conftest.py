@@ -1,0 +1,7 @@
+"""
+A Redis for the tests of this folder.
+"""
+
+from tests.redis.fixtures import redis, redis_server
+
+__all__ = ["redis", "redis_server"]

@@ -1,0 +1,114 @@
+"""
+A real Redis: a process of our own on loopback, ended by its pid.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo.ports import free_port
+
+__all__ = ["RedisServer"]
+
+START_S = 20.0
+
+
+class RedisServer:
+    """
+    One redis-server, without persistence unless *options* say so.
+
+    Args:
+        folder: Its own; what it keeps and its log are in there.
+        options: More of its command line: ``["--appendonly", "yes"]``.
+        port: Its TCP port; a free one if it is not said.
+    """
+
+    def __init__(self, folder: Path, options: Sequence[str] = (), port: int = 0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.options = list(options)
+        self.port = port or free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is, for ``[store]``."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> RedisServer:
+        """
+        Start it (again), and wait until it answers.
+        """
+        program = shutil.which("redis-server")
+        assert program, "redis-server is missing; on Debian, as root: apt-get install redis-server"
+        command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--appendonly", "no", *self.options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.wait()
+        return self
+
+    def wait(self) -> None:
+        """
+        Wait until it answers.
+        """
+        deadline = time.monotonic() + START_S
+        while True:
+            assert self.process is not None, "started before"
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            try:
+                if self.ask("PING").startswith((b"+PONG", b"-NOAUTH")):
+                    return
+            except OSError:
+                pass
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.02)
+
+    def ask(self, *command: str | bytes | int) -> bytes:
+        """
+        Send one command on a connection of its own; return the first 64 KiB of the raw answer.
+        """
+        parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts))
+            return connection.recv(65536)
+
+    def pause(self) -> None:
+        """Let it hang: it keeps its connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait()
+        self.process = None
+
+    def stop(self) -> None:
+        """
+        End it; once is enough.
+        """
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self.process is not None, "started before"
+        self.process.send_signal(number)

@@ -1,0 +1,323 @@
+"""
+The link to one Redis: found, lost, hung, refused, and what is known after it is back.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from tests.redis.fixtures import link
+from tests.redis.server import RedisServer
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from gateway.ports.realtime import StoreUnavailable
+from gateway.redis.connection import all_of
+from gateway.redis.errors import RedisFault, RedisRefused
+from gateway.redis.scripts import Script
+
+
+@dataclass
+class Hearing:
+    """Keeps what came of topics, and when Redis went and came."""
+
+    messages: list[tuple[str, bytes]] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    __hash__ = object.__hash__
+
+    def message(self, topic: str, payload: bytes) -> None:
+        self.messages.append((topic, payload))
+
+    def gap(self, topics: Sequence[str]) -> None:
+        self.gaps.extend(topics)
+
+    def lost(self) -> None:
+        self.told.append("lost")
+
+    def back(self) -> None:
+        self.told.append("back")
+
+
+async def until(look: Any, within_s: float = 10.0) -> None:
+    from twisted.internet import reactor
+
+    for _ in range(int(within_s / 0.02)):
+        if look():
+            return
+        await deferLater(reactor, 0.02)
+    raise AssertionError("not in time")
+
+
+@pytest_twisted.ensureDeferred
+async def test_commands_of_a_turn_are_answered_in_order(redis: Any) -> None:
+    """
+    Commands sent in one turn get each its own answer, in bytes and numbers as Redis gives them.
+    """
+    key = redis.keys.one("k")
+    answers = [
+        Deferred.fromCoroutine(redis.call("SET", key, b"\x00\xff12")),
+        Deferred.fromCoroutine(redis.call("GET", key)),
+        Deferred.fromCoroutine(redis.call("INCR", key + "n")),
+        Deferred.fromCoroutine(redis.call("GET", key + "n")),
+        Deferred.fromCoroutine(redis.call("MGET", key, key + "none")),
+    ]
+    assert await all_of(answers) == [b"OK", b"\x00\xff12", 1, b"1", [b"\x00\xff12", None]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_errors_are_told_apart(redis: Any) -> None:
+    """
+    What Redis refuses for now is a store that is not available; what it does not understand is a fault.
+    """
+    await redis.call("SET", redis.keys.one("k"), "text")
+    with pytest.raises(RedisFault, match="WRONGTYPE"):
+        await redis.call("HGET", redis.keys.one("k"), "field")
+    refusing = Script("refusing", b"return redis.error_reply('OOM not now')")
+    with pytest.raises(RedisRefused) as refused:
+        await redis.run(refusing, [redis.keys.one("k")], [])
+    assert refused.value.code == "OOM"
+    assert await redis.call("GET", redis.keys.one("k")) == b"text"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_script_is_sent_once(redis: Any) -> None:
+    """
+    A script runs by its digest; a server that has forgotten it is given it again.
+    """
+    script = Script("echo", b"return {KEYS[1], ARGV[1], '%s'}" % secrets.token_hex(4).encode())
+    key = redis.keys.one("k")
+    for value in (b"1", b"2"):
+        assert (await redis.run(script, [key], [value]))[:2] == [key.encode(), value]
+    await redis.call("SCRIPT", "FLUSH")
+    assert (await redis.run(script, [key], [b"3"]))[1] == b"3"
+
+
+@pytest_twisted.ensureDeferred
+async def test_topics_bring_messages_in_order(redis: Any) -> None:
+    """
+    What is published after a subscription was confirmed comes, in order, to its receiver alone.
+    """
+    one, two = Hearing(), Hearing()
+    await redis.subscribe("a", one)
+    await redis.subscribe("b", two)
+    for number in range(50):
+        await redis.call("SPUBLISH", "a", f"{number}")
+    await redis.call("SPUBLISH", "b", b"\x00\xff")
+    await until(lambda: len(one.messages) == 50 and two.messages)
+    assert one.messages == [("a", b"%d" % number) for number in range(50)]
+    assert two.messages == [("b", b"\x00\xff")]
+    await redis.unsubscribe("a")
+    assert await redis.call("SPUBLISH", "a", "x") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_killed_server_is_found_again(tmp_path: Path) -> None:
+    """
+    Without a server calls fail at once; when it is back topics are heard again and each receiver knows of its gap.
+    """
+    server = RedisServer(tmp_path).start()
+    events: list[tuple[str, dict[str, Any]]] = []
+    redis = await link(server.url, events=events)
+    try:
+        hearing = Hearing()
+        redis.watch(hearing)
+        await redis.subscribe("a", hearing)
+        await redis.subscribe("b", hearing)
+        await redis.unsubscribe("b")
+        server.kill()
+        await until(lambda: not redis.available)
+        with pytest.raises(StoreUnavailable):
+            await redis.call("PING")
+        with pytest.raises(StoreUnavailable):
+            await redis.subscribe("c", hearing)
+        server.start()
+        await until(lambda: redis.available and hearing.gaps)
+        assert hearing.told == ["lost", "back"]
+        assert hearing.gaps == ["a"]
+        await redis.call("SPUBLISH", "a", "again")
+        await until(lambda: hearing.messages)
+        assert await redis.call("PUBSUB", "SHARDCHANNELS") == [b"a"]
+        assert [name for name, _ in events] == ["store.connected", "store.lost", "store.went_back", "store.connected"]
+    finally:
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hanging_server_is_found(tmp_path: Path) -> None:
+    """
+    A server that keeps its connections and says nothing is taken for lost, by those who wait and when nobody asks.
+    """
+    server = RedisServer(tmp_path).start()
+    redis = await link(server.url, timeout_s=0.5)
+    try:
+        for asks in (True, False):
+            hearing = Hearing()
+            redis.watch(hearing)
+            server.pause()
+            if asks:
+                with pytest.raises(StoreUnavailable):
+                    await redis.call("PING")
+            await until(lambda: not redis.available and not redis.hearing)  # noqa: B023
+            server.resume()
+            await until(lambda: redis.available and redis.hearing)
+            assert hearing.told == ["lost", "back"]  # noqa: B023
+    finally:
+        server.resume()
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_server_is_not_lost(tmp_path: Path) -> None:
+    """
+    Half a second of latency delays answers and loses nothing.
+    """
+    server = RedisServer(tmp_path).start()
+    redis = await link(server.url, timeout_s=2.0)
+    try:
+        blocked = Deferred.fromCoroutine(redis.call("DEBUG", "SLEEP", "0.5"))
+        answer = Deferred.fromCoroutine(redis.call("PING"))
+        blocked.addErrback(lambda _: None)
+        assert await answer == b"PONG"
+        assert redis.losses == 0
+    finally:
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_we_are(tmp_path: Path) -> None:
+    """
+    A password and an ACL user open the server; a wrong one is told by name, and tried again.
+    """
+    users = tmp_path / "users"
+    users.write_text("user default off\nuser gate on >secret ~* &* +@all\n")
+    server = RedisServer(tmp_path, ["--aclfile", str(users)]).start()
+    from gateway.config.fields import Secret
+
+    redis = await link(server.url + "/3", username="gate", password=Secret("secret"))
+    try:
+        await redis.call("SET", redis.keys.one("k"), 1)
+        assert b"db=3" in await redis.call("CLIENT", "INFO")
+    finally:
+        await redis.stop()
+    events: list[tuple[str, dict[str, Any]]] = []
+    with pytest.raises(AssertionError, match="WRONGPASS"):
+        await link(server.url, username="gate", password=Secret("wrong"), events=events)
+    assert [name for name, _ in events] == ["store.lost"]
+    server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket(tmp_path: Path) -> None:
+    """
+    A server behind a socket file is as good as one behind a port.
+    """
+    path = tmp_path / "r.sock"
+    server = RedisServer(tmp_path, ["--unixsocket", str(path)]).start()
+    redis = await link(f"redis+unix://{path}")
+    try:
+        assert await redis.call("PING") == b"PONG"
+    finally:
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_full_server_is_tried_again(tmp_path: Path) -> None:
+    """
+    A server with no room for connections is not there; once it has room it is.
+    """
+    server = RedisServer(tmp_path).start()
+    redis = await link(server.url)
+    server.ask("CONFIG", "SET", "maxclients", "2")
+    events: list[tuple[str, dict[str, Any]]] = []
+    with pytest.raises(AssertionError, match="max number of clients"):
+        await link(server.url, events=events)
+    await redis.call("CONFIG", "SET", "maxclients", "100")
+    other = await link(server.url)
+    await other.stop()
+    await redis.stop()
+    server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_restart_without_a_file_begins_a_new_chain(tmp_path: Path) -> None:
+    """
+    A server that may have lost what it acknowledged begins a new chain, the same one for all who see it.
+    """
+    server = RedisServer(tmp_path).start()
+    one, two = await link(server.url, "p"), await link(server.url, "p")
+    try:
+        before = one.chain
+        assert two.chain == before
+        server.kill()
+        server.start()
+        await until(lambda: one.losses and two.losses and one.available and two.available)
+        assert one.chain == two.chain != before
+        assert int(one.chain.split("-")[0]) > int(before.split("-")[0])
+    finally:
+        await one.stop()
+        await two.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_restart_that_loses_nothing_goes_on(tmp_path: Path) -> None:
+    """
+    A server that writes its file before it answers keeps its chain over kill -9; an older file put back ends it.
+    """
+    server = RedisServer(tmp_path, ["--appendonly", "yes", "--appendfsync", "always"]).start()
+    redis = await link(server.url)
+    try:
+        before = redis.chain
+        server.kill()
+        saved = {path: path.read_bytes() for path in (tmp_path / "appendonlydir").iterdir()}
+        server.start()
+        await until(lambda: redis.losses == 1 and redis.available)
+        assert redis.chain == before
+        server.kill()
+        for path, content in saved.items():
+            path.write_bytes(content)
+        server.start()
+        await until(lambda: redis.losses == 2 and redis.available)
+        assert redis.chain != before
+    finally:
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_schema_is_refused(redis_server: RedisServer) -> None:
+    """
+    Data of a release with another schema is left alone, and the reason told.
+    """
+    redis = await link(redis_server.url, "elder")
+    await redis.call("HSET", redis.keys.one("lineage"), "schema", "7")
+    await redis.stop()
+    with pytest.raises(AssertionError, match="schema 7 of another release"):
+        await link(redis_server.url, "elder")
+    redis = await link(redis_server.url, "other")
+    await redis.call("DEL", "elder:1:{lineage}")
+    await redis.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_waits_is_bounded(redis: Any) -> None:
+    """
+    Commands beyond the bound are refused at once, and those before are answered.
+    """
+    half = b"x" * (40 * 1024 * 1024)
+    first = Deferred.fromCoroutine(redis.call("ECHO", half))
+    with pytest.raises(StoreUnavailable, match="too much"):
+        await redis.call("ECHO", half)
+    assert await first == half
