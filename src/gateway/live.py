@@ -25,11 +25,9 @@ from gateway.core.problems import Problem
 from gateway.core.routes import Entry
 from gateway.dialects.centrifuge_json import CentrifugeJson
 from gateway.dialects.centrifuge_protobuf import CentrifugeProtobuf
-from gateway.memory.broker import MemoryBroker, MemoryChannels
+from gateway.memory.broker import MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
-from gateway.memory.idempotency import MemoryIdempotency
-from gateway.memory.presence import MemoryPresence
-from gateway.memory.sessions import MemorySessions
+from gateway.memory.stores import memory_stores
 from gateway.node.opening import Openings
 from gateway.node.operations import Operations
 from gateway.node.plan import ServedRoute
@@ -40,7 +38,6 @@ from gateway.ports.clients import ClientSide, ClientTransport, Form, Opening
 from gateway.ports.dialect import Dialect
 from gateway.ports.http import Exchange, RouteHandler
 from gateway.ports.identity import Authenticator, Revocations
-from gateway.ports.stores import Stores
 from gateway.telemetry.metrics import Metrics, package_version
 from gateway.telemetry.realtime import RealtimeMetrics
 from gateway.upstream.asking import Maker
@@ -101,7 +98,6 @@ class Live:
         self._crashed = crashed
         self._log = log
         self._metrics = metrics
-        channels = MemoryChannels(reactor.seconds, wall)
         self.node = RealtimeNode(
             clock=reactor,
             wall=wall,
@@ -114,9 +110,7 @@ class Live:
             rules=Rulebook((), (), _nobody),
             hooks={},
             conn_infos=_conn_info,
-            stores=Stores(
-                MemoryBroker(channels), MemoryPresence(), MemorySessions(), MemoryIdempotency(wall), self._bus()
-            ),
+            stores=memory_stores(MemoryChannels(reactor.seconds, wall), self._bus(), wall),
             authenticator=authenticator,
             revocations=revocations,
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),

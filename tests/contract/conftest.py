@@ -14,10 +14,14 @@ from gateway.core.publications import ClientInfo, Publication
 from gateway.memory.broker import MemoryBroker, MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
 from gateway.memory.idempotency import MemoryIdempotency
+from gateway.memory.instances import MemoryInstances
+from gateway.memory.outbox import MemoryOutbox
 from gateway.memory.presence import MemoryPresence
 from gateway.memory.sessions import MemorySessions
 from gateway.ports.cluster import MOST_ANSWER, ClusterBus
-from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore, SessionStore
+from gateway.ports.instances import InstanceRegistry
+from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore
+from gateway.ports.sessions import EventOutbox, SessionStore
 
 
 @dataclass
@@ -66,9 +70,31 @@ def presence(request: pytest.FixtureRequest) -> PresenceStore:
     return MemoryPresence()
 
 
+@dataclass
+class Halls:
+    """
+    What is kept of sessions and instances, and the time it lives in.
+    """
+
+    sessions: SessionStore
+    instances: InstanceRegistry
+    events: EventOutbox
+    owed: EventOutbox
+    pass_time: Callable[[float], Awaitable[None]]
+
+
 @pytest.fixture(params=["memory"])
-def sessions(request: pytest.FixtureRequest) -> SessionStore:
-    return MemorySessions()
+def halls(request: pytest.FixtureRequest) -> Halls:
+    clock = Clock()
+
+    def wall() -> float:
+        return 1.8e9 + clock.seconds()
+
+    async def pass_time(seconds: float) -> None:
+        clock.advance(seconds)
+
+    events, owed = MemoryOutbox(wall), MemoryOutbox(wall)
+    return Halls(MemorySessions(wall, events, owed), MemoryInstances(wall), events, owed, pass_time)
 
 
 @pytest.fixture(params=["memory"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,15 @@ from gateway.core.identity import Identity
 from gateway.dialects.centrifuge_json import CentrifugeJson
 from gateway.memory.broker import MemoryBroker, MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
-from gateway.memory.idempotency import MemoryIdempotency
-from gateway.memory.presence import MemoryPresence
 from gateway.memory.revocations import MemoryRevocations
-from gateway.memory.sessions import MemorySessions
+from gateway.memory.stores import memory_stores
 from gateway.node.client import Client
 from gateway.node.realtime import RealtimeNode
 from gateway.node.rulebook import Rulebook
 from gateway.ports.backends import Facts
 from gateway.ports.clients import ClientSide, Opening
 from gateway.ports.dialect import Dialect
-from gateway.ports.realtime import SessionRecord
-from gateway.ports.stores import Stores
+from gateway.ports.sessions import SessionRecord
 from gateway.telemetry.realtime import RealtimeMetrics
 from gateway.telemetry.tally import Tally
 
@@ -293,12 +290,10 @@ class House:
         self.backends: dict[str, Asked] = {}
         self.channels = MemoryChannels(self.clock.seconds, self.wall)
         self.cluster = MemoryCluster()
-        self.presence = MemoryPresence()
-        self.sessions = MemorySessions()
-        self.idempotency = MemoryIdempotency(self.wall)
         self.revocations = MemoryRevocations(self.wall)
         self.witness = Witness()
         self.random = random.Random(7)
+        self.stores = memory_stores(self.channels, self._bus(), self.wall)
         self.nodes: list[RealtimeNode] = []
         self.people: list[Person] = []
         self.node = self.add()
@@ -306,6 +301,9 @@ class House:
     def wall(self) -> float:
         """Seconds since the epoch."""
         return START + self.clock.seconds()
+
+    def _bus(self) -> MemoryBus:
+        return MemoryBus(self.cluster, self.clock, lambda name, failure: failure.raiseException())
 
     def backend(self, call: BackendCall, roots: frozenset[str]) -> Asked:
         """The backend of a call of the configuration."""
@@ -325,7 +323,7 @@ class House:
         def info(section: Any) -> Expression | None:
             return compile_expression(section.info, CLIENT_ROOTS) if section.info else None
 
-        bus = MemoryBus(self.cluster, self.clock, lambda name, failure: failure.raiseException())
+        bus = self._bus()
         node = RealtimeNode(
             clock=self.clock,
             wall=self.wall,
@@ -338,7 +336,7 @@ class House:
             rules=Rulebook(config.channels, config.rpc, self.backend),
             hooks=hooks,
             conn_infos=info,
-            stores=Stores(MemoryBroker(self.channels), self.presence, self.sessions, self.idempotency, bus),
+            stores=replace(self.stores, broker=MemoryBroker(self.channels), bus=bus),
             authenticator=Tokens(self.wall, self.revocations),
             revocations=self.revocations,
             metrics=RealtimeMetrics(CollectorRegistry(), Tally("auth_failures", "", ("reason",))),

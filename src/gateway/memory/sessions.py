@@ -4,81 +4,231 @@ The open and resumable sessions of this process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from gateway.ports.realtime import SessionRecord
+from gateway.core.partitions import partition_of
+from gateway.memory.outbox import MemoryOutbox
+from gateway.ports.sessions import Audit, Contested, Event, Opened, SessionRecord
 
 __all__ = ["MemorySessions"]
 
 
 class MemorySessions:
     """
-    The ``ports.realtime.SessionStore`` of a process.
+    The ``ports.sessions.SessionStore`` of a process; several nodes in it may share one.
+
+    Args:
+        wall: Seconds since the epoch: the store's clock.
+        events: Where what is to be told goes.
+        owed: Where the notes of lost connections go.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, wall: Callable[[], float], events: MemoryOutbox | None = None, owed: MemoryOutbox | None = None
+    ) -> None:
+        self._wall = wall
+        self._events = events if events is not None else MemoryOutbox(wall)
+        self._owed = owed if owed is not None else MemoryOutbox(wall)
         self._records: dict[str, SessionRecord] = {}
-        self._suspended: dict[str, float] = {}
-        self._resumable: dict[tuple[str, str], str] = {}
+        self._until: dict[str, float] = {}
+        self._devices: dict[tuple[str, str], dict[str, None]] = {}
 
-    async def open(self, record: SessionRecord) -> SessionRecord:
+    async def open(
+        self,
+        record: SessionRecord,
+        *,
+        ago_s: float = 0.0,
+        beside: Collection[str] = (),
+        over: SessionRecord | None = None,
+        contest: bool = True,
+        event: Event | None = None,
+        resumed: Event | None = None,
+    ) -> Opened | Contested:
         """
-        Open a session, or take over the one left abnormally.
+        Open a session, or go on with an earlier one.
         """
-        earlier_id = self._resumable.get((record.user, record.device)) if record.user else None
-        if earlier_id is not None and self._suspended[earlier_id] > record.seen_at:
-            self._settle(earlier_id)
-            earlier = self._records[earlier_id]
-            record = replace(
-                record, id=earlier.id, started_at=earlier.started_at, facts={**record.facts, **earlier.facts}
-            )
+        partition_of(record.id)  # A store that keeps them apart would refuse it; so does this one.
+        there = self._records.get(record.id)
+        if there is not None:
+            return Opened(there, goes_on=False)
+        now = self._wall()
+        rivals = []
+        for session in reversed(self._devices.get((record.user, record.device), {})):
+            earlier = self._records[session]
+            until = self._until.get(session)
+            if until is not None:
+                if until > now - ago_s:
+                    return self._go_on(earlier, record, now, resumed)
+            elif over is not None and session == over.id and earlier.client == over.client:
+                self._owe(earlier, now)
+                return self._go_on(earlier, record, now, resumed)
+            elif session not in beside:
+                rivals.append(earlier)
+        if rivals and contest:
+            return Contested(rivals)
+        began = now - ago_s
+        record = replace(record, started_at=began, seen_at=began, cause="")
+        self._put(record)
+        self._events.append(record.id, event, began)
+        return Opened(record, goes_on=False)
+
+    def _go_on(self, earlier: SessionRecord, record: SessionRecord, now: float, event: Event | None) -> Opened:
+        self._until.pop(earlier.id, None)
+        facts = {**record.facts, **earlier.facts}
+        record = replace(record, id=earlier.id, started_at=earlier.started_at, seen_at=now, facts=facts, cause="")
         self._records[record.id] = record
-        return record
+        self._events.append(record.id, event, now)
+        return Opened(record, goes_on=True)
 
-    async def suspend(self, session: str, resume_until: float, now: float) -> bool:
+    async def suspend(
+        self,
+        session: str,
+        client: str,
+        window_s: float,
+        *,
+        cause: str,
+        ago_s: float = 0.0,
+        event: Event | None = None,
+    ) -> bool:
         """
-        Let the session be taken over until *resume_until*.
+        Let the session be taken over for a while.
         """
-        record = self._records.get(session)
-        if record is None or session in self._suspended:
+        record = self._mine(session, client)
+        if record is None or session in self._until:
             return False
-        self._records[session] = replace(record, seen_at=now)
-        self._suspended[session] = resume_until
-        self._resumable[(record.user, record.device)] = session
+        lost_at = self._wall() - ago_s
+        self._suspend(record, lost_at, lost_at + window_s, cause)
+        self._events.append(session, event, lost_at)
         return True
 
-    async def close(self, session: str, now: float) -> bool:
+    async def close(self, session: str, client: str, *, ago_s: float = 0.0, event: Event | None = None) -> bool:
         """
         End a session.
         """
-        if session not in self._records:
+        if self._mine(session, client) is None:
             return False
-        if session in self._suspended:
-            self._settle(session)
-        del self._records[session]
+        self._drop(session)
+        self._events.append(session, event, self._wall() - ago_s)
         return True
 
-    async def lapsed(self, now: float, limit: int = 1000) -> Sequence[SessionRecord]:
+    async def get(self, session: str) -> SessionRecord | None:
         """
-        End the sessions that nobody resumed in time.
+        Read a session.
         """
-        due = [session for session, until in self._suspended.items() if until <= now][:limit]
-        ended: list[SessionRecord] = []
-        for session in due:
-            self._settle(session)
-            ended.append(self._records.pop(session))
+        return self._records.get(session)
+
+    async def note(self, notes: Mapping[str, tuple[str, bytes]]) -> None:
+        """
+        Write notes of open sessions.
+        """
+        for session, (client, note) in notes.items():
+            record = self._mine(session, client)
+            if record is not None and session not in self._until:
+                self._records[session] = replace(record, note=note)
+
+    async def lapsing(self, partitions: Collection[int], limit: int = 1000) -> Sequence[SessionRecord]:
+        """
+        List the sessions that nobody resumed in time.
+        """
+        now = self._wall()
+        due = [
+            session for session, until in self._until.items() if until <= now and partition_of(session) in partitions
+        ]
+        return [self._records[session] for session in due[:limit]]
+
+    async def lapse(self, ends: Sequence[tuple[SessionRecord, Event | None]]) -> Sequence[SessionRecord]:
+        """
+        End them.
+        """
+        now = self._wall()
+        ended = []
+        for record, event in ends:
+            mine = self._mine(record.id, record.client)
+            if mine is not None and self._until.get(record.id, now + 1.0) <= now:
+                self._drop(record.id)
+                self._events.append(record.id, event, mine.seen_at)
+                ended.append(mine)
         return ended
 
-    async def of_user(self, user: str) -> Sequence[SessionRecord]:
+    async def lose(self, instance: str, seen_at: float, until: float, *, limit: int = 200) -> int:
         """
-        List the sessions of *user*.
+        Suspend what a dead instance held.
         """
-        return [record for record in self._records.values() if record.user == user]
+        lost = [record for record in self._held() if record.instance == instance][:limit]
+        for record in lost:
+            self._owe(record, seen_at)
+            self._suspend(record, seen_at, until, "instance_lost")
+        return len(lost)
 
-    def _settle(self, session: str) -> None:
-        """Let nobody take *session* over any more."""
-        del self._suspended[session]
-        record = self._records[session]
-        if self._resumable.get((record.user, record.device)) == session:
-            del self._resumable[(record.user, record.device)]
+    async def restore(self, records: Sequence[tuple[SessionRecord, Event | None]]) -> Sequence[str]:
+        """
+        Write sessions that are open here.
+        """
+        refused = []
+        for record, event in records:
+            there = self._records.get(record.id)
+            if there is not None and there.client != record.client and record.id not in self._until:
+                refused.append(record.id)
+            elif there is None or there.client != record.client or record.id in self._until:
+                self._until.pop(record.id, None)
+                self._put(replace(record, cause=""))
+                if there is None:
+                    self._events.append(record.id, event, record.started_at)
+            elif there.instance != record.instance:
+                self._records[record.id] = replace(there, instance=record.instance)
+        return refused
+
+    async def audit(self, partition: int, instance: str, held: Mapping[str, str]) -> Audit:
+        """
+        Compare what *instance* holds with what stands here.
+        """
+        missing = [session for session in held if session not in self._records]
+        taken = [
+            session
+            for session, client in held.items()
+            if (record := self._records.get(session)) is not None
+            and (record.client != client or session in self._until)
+        ]
+        strange = {
+            record.id: record.client
+            for record in self._held()
+            if record.instance == instance and partition_of(record.id) == partition and record.id not in held
+        }
+        return Audit(missing, taken, strange)
+
+    async def holders(self) -> Collection[str]:
+        """
+        Name the instances that hold sessions.
+        """
+        return {record.instance for record in self._held()}
+
+    def _held(self) -> Sequence[SessionRecord]:
+        return [record for session, record in self._records.items() if session not in self._until]
+
+    def _mine(self, session: str, client: str) -> SessionRecord | None:
+        record = self._records.get(session)
+        return record if record is not None and record.client == client else None
+
+    def _owe(self, record: SessionRecord, at: float) -> None:
+        if record.note:
+            self._owed.append(record.id, Event(record.client, record.note), at)
+
+    def _put(self, record: SessionRecord) -> None:
+        self._records[record.id] = record
+        if record.user:
+            self._devices.setdefault((record.user, record.device), {})[record.id] = None
+
+    def _suspend(self, record: SessionRecord, seen_at: float, until: float, cause: str) -> None:
+        self._records[record.id] = replace(record, seen_at=seen_at, cause=cause, note=b"")
+        self._until[record.id] = until
+
+    def _drop(self, session: str) -> None:
+        """Forget a session."""
+        record = self._records.pop(session)
+        self._until.pop(session, None)
+        device = self._devices.get((record.user, record.device))
+        if device is not None:
+            device.pop(session, None)
+            if not device:
+                del self._devices[(record.user, record.device)]

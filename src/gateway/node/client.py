@@ -25,7 +25,7 @@ from gateway.node.lanes import Lanes
 from gateway.node.standing import gone
 from gateway.ports.clients import ClientTransport, Opening
 from gateway.ports.dialect import BadFrame
-from gateway.ports.realtime import SessionRecord
+from gateway.ports.sessions import SessionRecord
 
 if TYPE_CHECKING:
     from gateway.node.realtime import RealtimeNode

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.config.expressions import Denied
 from gateway.core import commands as c
 from gateway.core.identity import Identity
+from gateway.core.partitions import ID_BITS
 from gateway.core.verdicts import ClientError, CloseReason, Refused
 from gateway.node.rulebook import encoded, json_of
 from gateway.node.subscribing import make, matched
@@ -49,7 +50,9 @@ async def connect(node: RealtimeNode, client: Client, command: c.Command) -> Non
     welcome = await _vetoed(node, client, asked)
     if client.closing is not None:
         return
-    session, _ = await node.sessions.open(node.new_id(), client.user, client.device, _session_facts(client))
+    session, _ = await node.sessions.open(
+        node.bits(ID_BITS), client.id, client.user, client.device, _session_facts(client)
+    )
     client.session = session
     if client.transport.kind != "websocket":
         node.streaming[session.id] = client

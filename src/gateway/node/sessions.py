@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gateway.core.partitions import PARTITIONS, partition_for, session_id
 from gateway.core.publications import ClientInfo
-from gateway.ports.realtime import SessionRecord, SessionStore
+from gateway.ports.sessions import Contested, SessionRecord, SessionStore
 
 __all__ = ["Place", "SessionWitness", "Sessions"]
 
@@ -67,9 +68,15 @@ class Sessions:
         self._witnesses = witnesses
         self._kept: dict[str, tuple[float, dict[str, Place]]] = {}
 
-    async def open(self, id_: str, user: str, device: str, facts: Mapping[str, Any]) -> tuple[SessionRecord, bool]:
+    async def open(
+        self, bits: int, client: str, user: str, device: str, facts: Mapping[str, Any]
+    ) -> tuple[SessionRecord, bool]:
         """
-        Open a session under *id_*, or go on with the one that this device lost.
+        Open a session, or go on with the one that this device lost.
+
+        Args:
+            bits: ``core.partitions.ID_BITS`` random bits, for its id.
+            client: The public id of the connection.
 
         Returns:
             The record, and whether it is one that goes on.
@@ -78,13 +85,14 @@ class Sessions:
             StoreUnavailable: nothing was opened.
         """
         now = self._wall()
-        mine = SessionRecord(id_, user, device, self._instance, now, now, facts)
-        record = await self._store.open(mine)
-        goes_on = record.id != id_
-        if not goes_on:
+        id_ = session_id(bits, partition_for(user, device))
+        mine = SessionRecord(id_, user, device, self._instance, client, now, now, facts)
+        opened = await self._store.open(mine, contest=False)
+        assert not isinstance(opened, Contested), "not asked for"
+        if not opened.goes_on:
             for witness in self._witnesses:
-                witness.started(record)
-        return record, goes_on
+                witness.started(opened.record)
+        return opened.record, opened.goes_on
 
     async def suspend(self, record: SessionRecord, places: list[Place]) -> None:
         """
@@ -93,14 +101,14 @@ class Sessions:
         now = self._wall()
         if places:
             self._kept[record.id] = (now + self.window_s, {place.channel: place for place in places})
-        await self._store.suspend(record.id, now + self.window_s, now)
+        await self._store.suspend(record.id, record.client, self.window_s, cause="lost")
 
     async def end(self, record: SessionRecord, cause: str) -> None:
         """
         A connection was closed on purpose: its session is over.
         """
         now = self._wall()
-        if await self._store.close(record.id, now):
+        if await self._store.close(record.id, record.client):
             self._told(record, cause, now)
 
     def take_place(self, session: str, channel: str) -> Place | None:
@@ -115,8 +123,9 @@ class Sessions:
         End what nobody took up again, and give up places that were kept long enough.
         """
         now = self._wall()
-        for record in await self._store.lapsed(now):
-            self._told(record, "lost", record.seen_at)
+        due = await self._store.lapsing(range(PARTITIONS))
+        for record in await self._store.lapse([(record, None) for record in due]):
+            self._told(record, record.cause, record.seen_at)
         for session, (until, places) in list(self._kept.items()):
             if until <= now:
                 del self._kept[session]

@@ -1,5 +1,5 @@
 """
-The seams of real time: stores of channels, presence and sessions, and who hears of changes.
+The seams of real time: stores of channels and presence, and who hears of changes.
 
 Every store has two implementations, in memory and in Redis, and one set of contract tests for
 both. Methods are coroutines because one of the two has to ask over a network; none blocks.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway.core.publications import ClientInfo, History, Position, Publication, Published, PublishOptions
 
@@ -20,8 +20,6 @@ __all__ = [
     "IdempotencyStore",
     "Occupancy",
     "PresenceStore",
-    "SessionRecord",
-    "SessionStore",
     "StoreUnavailable",
 ]
 
@@ -137,54 +135,6 @@ class PresenceStore(Protocol):
 
     async def expired(self, now: float, limit: int = 1000) -> Sequence[tuple[str, ClientInfo]]:
         """Remove and return entries whose time has passed; each is returned to exactly one caller."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
-    """
-    A session as it is stored.
-
-    Attributes:
-        id: Ours, stable over connections of the same session.
-        user: The subject; empty for an anonymous session.
-        device: What makes it one device: ``sid``, ``data.device``, or the connection id.
-        instance: Which instance holds its connection.
-        started_at: Seconds since the epoch.
-        seen_at: The last time it was known alive.
-        facts: Client type and everything else that analytics wants.
-    """
-
-    id: str
-    user: str
-    device: str
-    instance: str
-    started_at: float
-    seen_at: float
-    facts: Mapping[str, Any]
-
-
-class SessionStore(Protocol):
-    """
-    Sessions that are open, whichever instance holds them.
-    """
-
-    async def open(self, record: SessionRecord) -> SessionRecord:
-        """
-        Open a session, or take over the one that the same (user, device) left abnormally and may
-        still resume: then the earlier record's id, start and facts are returned. One caller takes it over.
-        """
-
-    async def suspend(self, session: str, resume_until: float, now: float) -> bool:
-        """The connection was lost: the session may be taken over until *resume_until*."""
-
-    async def close(self, session: str, now: float) -> bool:
-        """End a session; True to exactly one caller."""
-
-    async def lapsed(self, now: float, limit: int = 1000) -> Sequence[SessionRecord]:
-        """End and return sessions whose time to resume has passed; each to exactly one caller."""
-
-    async def of_user(self, user: str) -> Sequence[SessionRecord]:
-        """Sessions of *user*, open or resumable."""
 
 
 class IdempotencyStore(Protocol):

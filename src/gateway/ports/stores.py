@@ -7,7 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.ports.cluster import ClusterBus
-from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore, SessionStore
+from gateway.ports.instances import InstanceRegistry
+from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore
+from gateway.ports.sessions import EventOutbox, SessionStore
 
 __all__ = ["Stores"]
 
@@ -16,6 +18,10 @@ __all__ = ["Stores"]
 class Stores:
     """
     One complete set.
+
+    Attributes:
+        events: What happened to sessions and is to be told.
+        owed: What is still to be done for connections whose instance died: their notes.
     """
 
     broker: Broker
@@ -23,3 +29,6 @@ class Stores:
     sessions: SessionStore
     idempotency: IdempotencyStore
     bus: ClusterBus
+    instances: InstanceRegistry
+    events: EventOutbox
+    owed: EventOutbox
