@@ -112,6 +112,28 @@ def test_the_service_has_every_operation() -> None:
     assert {field.name for field in PB.Reply.DESCRIPTOR.fields} == commands | {"error"}
 
 
+@pytest_twisted.ensureDeferred
+async def test_the_silent_are_named_in_messages() -> None:
+    """
+    What other instances have is in the reply, and who does not answer is named in it.
+    """
+    async with served() as it:
+        person = it.house.connected("alice", node=it.house.add())
+        silent = it.house.add()
+        silent.bus.answer("connections", lambda _sender, _body: Deferred())
+        silent.bus.answer("unsubscribe", lambda _sender, _body: Deferred())
+        calls = [
+            deferToThread(it.begin("Connections", PB.ConnectionsRequest(user="alice")).result),
+            deferToThread(it.begin("Unsubscribe", PB.UnsubscribeRequest(user="alice", channel="lobby")).result),
+        ]
+        while not all(call.called for call in calls):
+            await pause(0.02)
+            it.house.clock.advance(0.1)
+        connections, unsubscribed = [await call for call in calls]
+        assert set(connections.result.connections) == {person.side.id}
+        assert list(connections.result.silent) == list(unsubscribed.result.silent) == ["node-3"]
+
+
 def test_messages_have_the_members_of_json() -> None:
     """
     What JSON takes, the messages take, under the same names; b64 forms and what has no meaning here aside.

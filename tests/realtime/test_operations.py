@@ -287,15 +287,6 @@ def test_channels(office: Office) -> None:
     assert office.do("channels")["channels"] == {"plain:x": {"num_clients": 1}}
 
 
-def test_channels_of_another_instance(office: Office) -> None:
-    """
-    A channel that is listened to elsewhere is listed, with the subscriptions of this instance.
-    """
-    person = office.house.connected(node=office.house.add())
-    person.reply(subscribe={"channel": "lobby"})
-    assert office.do("channels")["channels"] == {"lobby": {"num_clients": 0}}
-
-
 def test_connections_and_info(office: Office) -> None:
     """
     A user's connections are described, another's are not; the instance counts them all.

@@ -7,19 +7,17 @@ write the same down. Nothing here asks the rules of clients: whoever has the key
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.core import commands as c
 from gateway.core.publications import Position, PublishOptions
-from gateway.core.verdicts import ClientError, CloseReason, Closing, ErrorCode, UnsubscribeReason
+from gateway.core.verdicts import ClientError, ErrorCode
+from gateway.node import acts, results
 from gateway.node import orders as o
-from gateway.node import results
 from gateway.node.api_keys import Key
-from gateway.node.client import Client, State
+from gateway.node.cluster import Everywhere, unavailable
 from gateway.node.results import Result
-from gateway.node.subscribing import make, matched
-from gateway.node.subscription import Subscription
+from gateway.node.subscribing import matched
 from gateway.ports.realtime import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -48,12 +46,12 @@ def _any(_channel: str) -> bool:
 
 class Operations:
     """
-    The operations of one instance.
+    The operations, asked of one instance and done by all.
     """
 
     def __init__(self, node: RealtimeNode) -> None:
         self._node = node
-        self._started_at = node.wall()
+        self._cluster = node.cluster
         self._does: dict[str, Callable[[Any], Coroutine[Any, Any, Result]]] = {
             "publish": self.publish,
             "subscribe": self.subscribe,
@@ -93,7 +91,7 @@ class Operations:
             _reached(getattr(order, "channel", None), key.reaches)
             return await self._does[name](order)
         except StoreUnavailable as error:
-            raise _unavailable() from error
+            raise unavailable() from error
 
     async def _batch(self, order: o.Batch, key: Key) -> Result:
         if len(order.commands) > MOST_COMMANDS:
@@ -138,7 +136,7 @@ class Operations:
             except ClientError as error:
                 responses.append(results.failed(error))
             except StoreUnavailable:
-                responses.append(results.failed(_unavailable()))
+                responses.append(results.failed(unavailable()))
         return {"responses": responses}
 
     async def _publish(self, channel: str, data: bytes, order: o.Publish | o.Broadcast) -> Result:
@@ -219,87 +217,40 @@ class Operations:
 
     async def channels(self, order: o.Channels, reaches: Reaches = _any) -> Result:
         """
-        Which channels somebody listens to, on any instance, with the subscriptions of this one.
+        Which channels somebody listens to, with their subscriptions on all instances.
         """
-        rooms = self._node.hub.rooms
-        found: Result = {}
-        for name, instances in (await self._node.broker.channels(order.pattern)).items():
-            room = rooms.get(name)
-            here = room.size if room is not None else 0
-            # A channel is heard for a while after its last listener has gone.
-            elsewhere = instances > (room is not None and room.heard)
-            if (here or elsewhere) and reaches(name):
-                found[name] = {"num_clients": here}
-        return {"channels": found}
+        counts: dict[str, int] = {}
+        told = await self._cluster.do(acts.Listeners(pattern=order.pattern))
+        for channels in told.values.values():
+            for name, number in channels.items():
+                counts[name] = counts.get(name, 0) + number
+        return _told({"channels": {name: {"num_clients": counts[name]} for name in counts if reaches(name)}}, told)
 
-    # Clients.
-
-    def _clients(self, order: Any) -> Iterable[Client]:
-        """The connections that are meant: all of a user, or one of them."""
-        for client in list(self._node.users.get(order.user, ())):
-            if client.state is not State.CONNECTED:
-                continue
-            session = client.session.id if client.session is not None else ""
-            if (not order.client or client.id == order.client) and (not order.session or session == order.session):
-                yield client
+    # Clients, on whichever instance they are.
 
     async def subscribe(self, order: o.Subscribe) -> Result:
         """
         Subscribe connections by the server; those that have the channel already keep it as it is.
         """
-        match = matched(self._node, order.channel)
-        data, info = o.payload(order), o.payload(order, "info")
-        for client in self._clients(order):
-            if order.channel in client.subscriptions:
-                continue
-            if len(client.subscriptions) >= client.settings.max_channels:
-                raise ClientError(ErrorCode.LIMIT_EXCEEDED, f"at most {client.settings.max_channels} subscriptions")
-            subscription = Subscription(client, match, server_side=True)
-            client.subscriptions[order.channel] = subscription
-            await self._stand(subscription, order, data, info)
-        return {}
-
-    async def _stand(self, subscription: Subscription, order: o.Subscribe, data: bytes, info: bytes) -> None:
-        node, client = self._node, subscription.client
+        matched(self._node, order.channel)
         since = order.recover_since
-        asked = c.Subscribe(
-            order.channel,
-            recover=since is not None,
-            since=Position(since.offset, since.epoch) if since is not None else Position(),
+        act = acts.Subscribe(
+            user=order.user,
+            client=order.client,
+            session=order.session,
+            channel=order.channel,
+            data=o.payload(order),
+            info=o.payload(order, "info"),
+            since=(since.offset, since.epoch) if since is not None else None,
         )
-        try:
-            made = (await make(node, subscription, asked, allowed=True, chan_info=info))()
-        except BaseException:
-            node.leave(subscription)
-            raise
-        if client.closing is not None:
-            return
-        dialect = client.transport.form.dialect
-        client.send(
-            dialect.subscribed(
-                order.channel,
-                made.position,
-                recoverable=made.recoverable,
-                positioned=made.positioned,
-                data=data or made.data,
-            )
-        )
-        # The push has no place for what was missed; it follows as if it came now.
-        for publication in made.publications:
-            client.send(dialect.publication(order.channel, publication))
-        client.flush()
-        node.stands(subscription)
+        return _told({}, await self._cluster.do(act))
 
     async def unsubscribe(self, order: o.Unsubscribe) -> Result:
         """
         End subscriptions; the clients are told, and do not subscribe again by themselves.
         """
-        reason = UnsubscribeReason.SERVER
-        for client in self._clients(order):
-            subscription = client.subscriptions.get(order.channel)
-            if subscription is not None:
-                self._node.unsubscribe(subscription, reason.code, reason.text)
-        return {}
+        act = acts.Unsubscribe(user=order.user, client=order.client, session=order.session, channel=order.channel)
+        return _told({}, await self._cluster.do(act))
 
     async def disconnect(self, order: o.Disconnect) -> Result:
         """
@@ -308,70 +259,59 @@ class Operations:
         reason = order.disconnect or o.Reason()
         if reason.code not in _CODES:
             raise ClientError(ErrorCode.BAD_REQUEST, "a close code is from 3000 to 4999")
-        for client in self._clients(order):
-            if client.id not in order.whitelist:
-                client.close(Closing(reason.code, reason.reason))
-        return {}
+        act = acts.Disconnect(
+            user=order.user,
+            client=order.client,
+            session=order.session,
+            code=reason.code,
+            reason=reason.reason,
+            spared=frozenset(order.whitelist),
+        )
+        return _told({}, await self._cluster.do(act))
 
     async def refresh(self, order: o.Refresh) -> Result:
         """
         Extend connections, or end them as expired.
         """
-        node = self._node
-        now = node.wall()
+        now = self._node.wall()
         if not order.expired and order.expire_at and order.expire_at <= now:
             raise ClientError(ErrorCode.BAD_REQUEST, "expire_at has passed; to end the connections say expired")
         if order.expire_at > now + LONGEST_S:
             raise ClientError(ErrorCode.BAD_REQUEST, "expire_at is more than ten years away; 0 is never")
-        for client in self._clients(order):
-            if order.expired:
-                client.close(CloseReason.EXPIRED.closing)
-                continue
-            client.expires_at = order.expire_at
-            node.watch(client, client.next_due(node.seconds()))
-            ttl_s = max(1, int(order.expire_at - now)) if order.expire_at else 0
-            client.send(client.transport.form.dialect.refresh(expires=bool(order.expire_at), ttl_s=ttl_s))
-        return {}
+        act = acts.Refresh(
+            user=order.user,
+            client=order.client,
+            session=order.session,
+            expired=order.expired,
+            expire_at=order.expire_at,
+        )
+        return _told({}, await self._cluster.do(act))
 
     async def connections(self, order: o.Connections, reaches: Reaches = _any) -> Result:
         """
-        The connections of a user on this instance.
+        The connections of a user.
         """
-        found = {}
-        for client in list(self._node.users.get(order.user, ())):
-            if client.state is State.CONNECTED:
-                found[client.id] = {
-                    **results.connection(client),
-                    "channels": sorted(name for name in client.subscriptions if reaches(name)),
-                }
-        return {"connections": found}
+        told = await self._cluster.do(acts.Connections(user=order.user))
+        found: Result = {}
+        for connections in told.values.values():
+            for client, connection in connections.items():
+                channels = [name for name in connection["channels"] if reaches(name)]
+                found[client] = {**connection, "channels": channels}
+        return _told({"connections": found}, told)
 
     async def info(self, _order: o.Info) -> Result:
         """
-        Describe this instance.
+        Describe every instance.
         """
-        node = self._node
-        hub = node.hub.describe()
-        return {
-            "nodes": [
-                {
-                    "uid": node.instance,
-                    "name": node.instance,
-                    "version": node.version,
-                    "num_clients": len(node.clients),
-                    "num_users": len(node.users),
-                    "num_subs": hub["subscriptions"],
-                    "num_channels": hub["channels"],
-                    "uptime": int(node.wall() - self._started_at),
-                }
-            ]
-        }
+        told = await self._cluster.do(acts.Info())
+        return _told({"nodes": list(told.values.values())}, told)
+
+
+def _told(result: Result, told: Everywhere) -> Result:
+    """Say who did not answer, if somebody did not."""
+    return {**result, "silent": list(told.silent)} if told.silent else result
 
 
 def _reached(channel: str | None, reaches: Reaches) -> None:
     if channel is not None and not reaches(channel):
         raise ClientError(ErrorCode.PERMISSION_DENIED, "the key's channels are others")
-
-
-def _unavailable() -> ClientError:
-    return ClientError(ErrorCode.INTERNAL, "a store cannot be asked now", temporary=True)

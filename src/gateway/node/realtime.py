@@ -23,6 +23,7 @@ from gateway.core.verdicts import CloseReason, UnsubscribeReason
 from gateway.core.wheel import Wheel
 from gateway.node.background import Background
 from gateway.node.client import Client
+from gateway.node.cluster import Cluster
 from gateway.node.hub import Hub
 from gateway.node.identities import Identities
 from gateway.node.presence import Presence
@@ -135,6 +136,7 @@ class RealtimeNode:
             for_s=section.told_for_s,
             lost=self._fact_lost,
         )
+        self.cluster = Cluster(self)
         metrics.watch(self)
 
     def start(self) -> None:

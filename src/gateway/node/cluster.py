@@ -1,0 +1,125 @@
+"""
+All instances as one: what is to be done wherever a client may be is done here and by every other instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+from twisted.internet.defer import CancelledError, Deferred
+
+from gateway.core.verdicts import ClientError, ErrorCode
+from gateway.node.acts import ACTS, Act, Acts, Subscribe
+from gateway.ports.cluster import ALL, MOST_BODY
+from gateway.ports.realtime import StoreUnavailable
+
+if TYPE_CHECKING:
+    from gateway.node.realtime import RealtimeNode
+
+__all__ = ["Cluster", "Everywhere", "unavailable"]
+
+ANSWER_S: Final = 2.0
+"""How long an instance may take to answer."""
+
+SUBSCRIBE_S: Final = 5.0
+"""The same where it has to ask a backend for a snapshot."""
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class _Outcome(Struct, array_like=True):
+    """What an instance answers: a value, or code, text and whether to try again."""
+
+    value: Any = None
+    error: tuple[int, str, bool] | None = None
+
+
+_outcome: Final = msgspec.msgpack.Decoder(_Outcome).decode
+
+
+class Everywhere(NamedTuple):
+    """
+    What all instances told.
+
+    Attributes:
+        values: By instance, this one first.
+        silent: Who did not answer in time.
+    """
+
+    values: dict[str, Any]
+    silent: tuple[str, ...]
+
+
+class Cluster:
+    """
+    One instance among the others.
+    """
+
+    def __init__(self, node: RealtimeNode) -> None:
+        self._node = node
+        self._bus = node.bus
+        self._acts = Acts(node)
+        for name, kind in ACTS.items():
+            self._bus.answer(name, self._answering(msgspec.msgpack.Decoder(kind).decode))
+
+    def _answering(self, read: Callable[[bytes], Act]) -> Callable[[str, bytes], Coroutine[Any, Any, bytes]]:
+        async def answer(_sender: str, body: bytes) -> bytes:
+            try:
+                return _encode(_Outcome(await self._acts.do(read(body))))
+            except ClientError as error:
+                return _failed(error)
+            except StoreUnavailable:
+                return _failed(unavailable())
+
+        return answer
+
+    async def do(self, act: Act) -> Everywhere:
+        """
+        Do *act* here and on every other instance at the same time; never hangs.
+
+        Raises:
+            ClientError, StoreUnavailable: it could not be done on some instance; the others have done it.
+        """
+        body = _encode(act)
+        if len(body) > MOST_BODY:
+            raise ClientError(ErrorCode.LIMIT_EXCEEDED, f"at most {MOST_BODY} bytes")
+        within_s = SUBSCRIBE_S if isinstance(act, Subscribe) else ANSWER_S
+        asked = Deferred.fromCoroutine(self._bus.ask(ALL, type(act).__name__.lower(), body, within_s))
+        errors: list[Exception] = []
+        values: dict[str, Any] = {}
+        try:
+            values[self._node.instance] = await self._acts.do(act)
+        except (ClientError, StoreUnavailable) as error:
+            errors.append(error)
+        except BaseException:
+            asked.addErrback(lambda failure: failure.trap(CancelledError))
+            asked.cancel()
+            raise
+        answers, silent = await asked, []
+        for instance, answer in sorted(answers.answers.items()):
+            try:
+                outcome = _outcome(answer)
+            except msgspec.DecodeError:
+                silent.append(instance)  # Of a release that says it otherwise.
+                continue
+            if outcome.error is not None:
+                code, text, temporary = outcome.error
+                errors.append(ClientError(code, text, temporary=temporary))
+            values[instance] = outcome.value
+        if errors:
+            raise errors[0]
+        return Everywhere(values, tuple(sorted((*answers.silent, *silent))))
+
+
+def _failed(error: ClientError) -> bytes:
+    return _encode(_Outcome(error=(error.code, error.text, error.temporary)))
+
+
+def unavailable() -> ClientError:
+    """
+    What it means to whoever asked that a store cannot be asked.
+    """
+    return ClientError(ErrorCode.INTERNAL, "a store cannot be asked now", temporary=True)
