@@ -66,7 +66,8 @@ class Kept:
         self.metrics = Metrics()
         self._descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY)
         self._sink = Sink(self._descriptor)
-        self.access = AccessLog(Logs(self._sink, pretty=False), lambda: WALL)
+        self.logs = Logs(self._sink, pretty=False)
+        self.access = AccessLog(self.logs, lambda: WALL)
         self.journal = HttpJournal(self.metrics, self.access, None)
 
     def lines(self) -> list[dict[str, Any]]:
@@ -94,16 +95,19 @@ CASES: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("agent", [b"", b"plain/1.0", b'"q\\', b"\xe4\xff" * 200])
-def test_the_line_is_the_struct(name: str, tls: bool, agent: bytes, tmp_path: Path) -> None:
+def test_the_line_is_the_struct(name: str, tls: bool, agent: bytes, signed: bool, tmp_path: Path) -> None:
     """
     Whether a line is joined from prepared text or encoded as a whole, it says the same.
     """
     kept = Kept(tmp_path)
     exchange = exchanged(tls=tls, user_agent=agent) if agent else exchanged(tls=tls)
     CASES[name](exchange)
+    if signed:
+        kept.logs.sign(worker="2", instance="i-1")
     kept.journal.request(exchange, 10.0123456, whole=True)
     line = kept.journal._line(kept.access, exchange, "players", "GET", 0.0123456, whole=True)
     expected = {
@@ -112,6 +116,8 @@ def test_the_line_is_the_struct(name: str, tls: bool, agent: bytes, tmp_path: Pa
     expected.pop("whole")
     if name == "half a character":
         expected["sub"] = "\\ud800"
+    if signed:
+        expected |= {"worker": "2", "instance": "i-1"}
     assert kept.lines() == [expected]
     assert (expected["duration_ms"], expected["ts"]) == (12.346, "2026-09-21T14:13:20.250Z")
 

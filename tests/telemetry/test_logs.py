@@ -5,6 +5,9 @@ Lines leave the process whole, neutral, and without stopping it.
 import json
 import logging
 import os
+import select
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from gateway.telemetry.access import AccessLine, AccessLog
@@ -191,3 +194,86 @@ def test_access_line_omits_what_is_not_there(tmp_path: Path) -> None:
             "sub": "alice",
         }
     ]
+
+
+def test_a_writer_signs_each_line(tmp_path: Path) -> None:
+    """
+    Where several processes write, each line says whose it is, access lines and twisted's included.
+    """
+    with writing(tmp_path / "log") as sink:
+        logs = Logs(sink, pretty=False)
+        access = AccessLog(logs, lambda: 1_800_000_000.0)
+        logs.sign(worker="2")
+        logs.logger(port=4000).info("early", worker="somebody else")
+        logs.sign(instance='i-"1"')
+        LogsBridge(logs)({"log_format": "from twisted", "log_level": LogLevel.warn})
+        access.write(AccessLine("request", "info", access.stamp(), "GET", "/x", 200, 1.5))
+        access.put('{"event":"request","path":"/y"')
+    lines = lines_of(tmp_path / "log")
+    assert [line["event"] for line in lines] == ["early", "from twisted", "request", "request"]
+    assert {line["worker"] for line in lines} == {"2"}
+    assert [line.get("instance") for line in lines] == [None, 'i-"1"', 'i-"1"', 'i-"1"']
+
+
+WRITER = """
+import os, sys
+from gateway.telemetry.sink import Sink
+name, turns = sys.argv[1], int(sys.argv[2])
+sink = Sink(1, turns=turns, linger_s=0.001)
+sink.start()
+for number in range(60):
+    sink.write((f"{name} {number} " + name * (1 + number * 1771) + "\\n").encode())
+sink.stop(60)
+sys.exit(sink.dropped)
+"""
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path: Path) -> None:
+    """
+    However long lines are, and however slowly the pipe is read, none stands within another.
+    """
+    turns = os.memfd_create("turns")
+    reader, writer = os.pipe()
+    names = ("a", "b", "c")
+    writing = [
+        subprocess.Popen([sys.executable, "-c", WRITER, name, str(turns)], stdout=writer, pass_fds=(turns,))
+        for name in names
+    ]
+    os.close(writer)
+    data = b""
+    while some := os.read(reader, 50_000):
+        data += some
+    assert [process.wait(60) for process in writing] == [0, 0, 0]
+    os.close(reader)
+    os.close(turns)
+    seen: dict[str, list[int]] = {name: [] for name in names}
+    for line in data.decode().splitlines():
+        name, number, text = line.split(" ")
+        assert text == name * (1 + int(number) * 1771)
+        seen[name].append(int(number))
+    assert seen == {name: list(range(60)) for name in names}
+
+
+def test_who_dies_in_its_turn_gives_it_back() -> None:
+    """
+    A process that is killed while it writes holds up nobody.
+    """
+    turns = os.memfd_create("turns")
+    stuck, unread = os.pipe()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", WRITER, "a", str(turns)], stdout=unread, pass_fds=(turns,), stderr=subprocess.DEVNULL
+    )
+    while not select.select([stuck], [], [], 0.1)[0]:
+        assert holder.poll() is None
+    reader, writer = os.pipe()
+    sink = Sink(writer, turns=turns)
+    sink.start()
+    sink.write(b"mine\n")
+    # Its turn does not end: nobody reads its pipe.
+    assert not select.select([reader], [], [], 0.3)[0]
+    holder.kill()
+    holder.wait(10)
+    assert os.read(reader, 100) == b"mine\n"
+    sink.stop()
+    for descriptor in (turns, stuck, unread, reader, writer):
+        os.close(descriptor)

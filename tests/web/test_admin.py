@@ -14,6 +14,7 @@ from tests.web.harness import RawClient, body_of, pause, status_of, statuses
 from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 
 from gateway.config.sections import AdminKey, Listen, Secret
 from gateway.core.identity import Identity
@@ -461,6 +462,26 @@ async def test_reload_tells_its_faults() -> None:
         answer = await admin.ask("/reload", method="POST", key=ALL)
         assert status_of(answer) == 409
         assert json.loads(body_of(answer)) == {"reloaded": False, "faults": admin.faults}
+        assert admin.audited == [("admin.reload", {"key": "root", "faults": 1})]
+
+
+@pytest_twisted.ensureDeferred
+async def test_answers_that_come_later() -> None:
+    """
+    Metrics, upstreams and a reload that others must be asked about are answered when those have answered.
+    """
+    admin = Admin()
+    here: Any = reactor
+
+    def later(value: Any) -> Any:
+        return lambda: deferLater(here, 0.01, lambda: value)
+
+    for name, value in {"metrics": b"x 1.0\n", "upstreams": [{"name": "u"}], "reload": ["a fault"]}.items():
+        object.__setattr__(admin.operations, name, later(value))
+    async with admin:
+        assert body_of(await admin.ask("/metrics")) == b"x 1.0\n"
+        assert json.loads(body_of(await admin.ask("/upstreams", key=READ))) == [{"name": "u"}]
+        assert status_of(await admin.ask("/reload", method="POST", key=ALL)) == 409
         assert admin.audited == [("admin.reload", {"key": "root", "faults": 1})]
 
 

@@ -5,6 +5,7 @@ Listeners: where, with how long a queue, for how many.
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import deferLater
 
-from gateway.config.sections import Listener
+from demo.ports import free_port
+from gateway.config.sections import Certificate, Listener
 from gateway.net.transports import DirectReactor
 from gateway.web.factory import peer_of
-from gateway.web.listen import ListenFailed, listen, with_backlog
+from gateway.web.listen import ListenFailed, hold, listen, with_backlog
 
 
 def test_backlog_is_added_where_absent() -> None:
@@ -72,6 +74,51 @@ async def test_port_in_use() -> None:
     await deferLater(reactor, 0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", free))
+    await served.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_shared_port() -> None:
+    """
+    Two that say they share listen on one port, and each is given connections; one that does not is refused.
+    """
+    one, other = await serve(hello), await serve(hello)
+    ports = hold([Listener("tcp:0:interface=127.0.0.1")])
+    port = ports[0].number
+    where = [Listener(f"tcp:{port}:interface=127.0.0.1")]
+    sharing = [await listen(reactor, where, served.site, shared=True) for served in (one, other)]
+    with pytest.raises(ListenFailed, match="in use"):
+        await listen(reactor, where, one.site)
+    for _ in range(40):
+        client = await one.connect(f"tcp:127.0.0.1:{port}")
+        client.send(request())
+        await client.containing(b"hello")
+    begun = [len(served.handler.begun) for served in (one, other)]
+    assert sum(begun) == 40
+    assert min(begun) > 0
+    for listening in sharing:
+        await listening.stop()
+    for held in ports:
+        held.close()
+    await one.stop()
+    await other.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_port_that_cannot_be_held(tmp_path: Path) -> None:
+    """
+    Ports are held before workers share them: all, or none where a stranger listens or a certificate is missing.
+    """
+    served = await serve(hello)
+    free = Listener(f"tcp:{free_port()}:interface=127.0.0.1")
+    taken = Listener(f"tcp:{served.port}:interface=127.0.0.1")
+    with pytest.raises(ListenFailed, match=r"^tcp:\d+:interface=127.0.0.1: address in use: another process"):
+        hold([free, taken])
+    absent = tmp_path / "absent.pem"
+    with pytest.raises(ListenFailed, match=r"absent\.pem"):
+        hold([free, replace(free, certificate=(Certificate(absent, absent),))])
+    for port in hold([free]):
+        port.close()
     await served.stop()
 
 

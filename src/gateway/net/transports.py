@@ -40,7 +40,7 @@ _CLOSED = 7  # TCP_CLOSE, linux/include/net/tcp_states.h
 _RELIED_ON: tuple[tuple[type, tuple[str, ...]], ...] = (
     (abstract.FileDescriptor, ("dataBuffer", "offset", "_isSendBufferFull", "_writeDisconnected", "connected")),
     (tcp.Connection, ("TLS", "doRead", "write", "writeSequence")),
-    (tcp.Port, ("transport", "_fromListeningDescriptor", "startListening")),
+    (tcp.Port, ("transport", "_fromListeningDescriptor", "startListening", "createInternetSocket")),
     (tcp.Connector, ("_makeTransport",)),
     (unix.Port, ("transport", "_fromListeningDescriptor", "startListening")),
     (unix.Connector, ("_makeTransport",)),
@@ -140,6 +140,25 @@ class _DirectPort(tcp.Port):
     transport = _DirectServer
 
 
+class _Shared:
+    """
+    A port that other processes of the same user may open too; the kernel spreads connections over all that listen.
+    """
+
+    def createInternetSocket(self: Any) -> socket.socket:
+        made: socket.socket = super().createInternetSocket()  # type: ignore[misc]  # the port this class is mixed into
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return made
+
+
+class _SharedPort(_Shared, tcp.Port):
+    pass
+
+
+class _SharedDirectPort(_Shared, _DirectPort):
+    pass
+
+
 class _DirectUnixPort(unix.Port):
     transport = _DirectUnixServer
 
@@ -162,12 +181,16 @@ class DirectReactor:
     On a reactor without ``IReactorFDSet``, or a Twisted that lacks a name relied on, its methods
     are the reactor's own.
 
+    Args:
+        shared: Whether other processes may listen on the same TCP ports (SO_REUSEPORT).
+
     Attributes:
         direct: Whether connections send directly.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, *, shared: bool = False) -> None:
         self._reactor = reactor
+        self._shared = shared
         self.direct = IReactorFDSet.providedBy(reactor) and not unsupported()
         directlyProvides(self, providedBy(reactor))
 
@@ -178,6 +201,9 @@ class DirectReactor:
         """
         Listen as ``IReactorTCP.listenTCP`` does.
         """
+        if self._shared:
+            kind = _SharedDirectPort if self.direct else _SharedPort
+            return _listening(kind(port, factory, backlog, interface, self._reactor))
         if not self.direct:
             return cast(IListeningPort, self._reactor.listenTCP(port, factory, backlog, interface))
         return _listening(_DirectPort(port, factory, backlog, interface, self._reactor))

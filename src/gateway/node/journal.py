@@ -22,8 +22,8 @@ _NO_ROUTE = "_none"
 _BROKEN = 500
 _KINDS_REMEMBERED = 4096
 _ENDS = (
-    (',"protocol":"HTTP/1.0"}\n', ',"protocol":"HTTP/1.0","tls":true}\n'),
-    (',"protocol":"HTTP/1.1"}\n', ',"protocol":"HTTP/1.1","tls":true}\n'),
+    (',"protocol":"HTTP/1.0"', ',"protocol":"HTTP/1.0","tls":true'),
+    (',"protocol":"HTTP/1.1"', ',"protocol":"HTTP/1.1","tls":true'),
 )
 
 

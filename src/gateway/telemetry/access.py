@@ -86,6 +86,7 @@ class AccessLog:
     def __init__(self, logs: Logs, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._encode = msgspec.json.Encoder().encode
+        self._logs = logs
         self._sink = logs.sink
         self._pretty = logs.logger() if logs.pretty else None
         self._millisecond = 0
@@ -108,13 +109,13 @@ class AccessLog:
         return self._stamp
 
     def put(self, line: str) -> None:
-        """Write *line*, a whole JSON object and its newline, which the caller has made as ``AccessLine`` would be."""
-        self._sink.write(line.encode())
+        """Write *line*, a JSON object but for its last ``}``, which the caller has made as ``AccessLine`` would be."""
+        self._sink.write(line.encode() + self._logs.tail)
 
     def write(self, line: AccessLine) -> None:
         """Write *line*."""
         if self._pretty is None:
-            self._sink.write(self._encode(line) + b"\n")
+            self._sink.write(self._encode(line)[:-1] + self._logs.tail)
             return
         fields = {
             name: value

@@ -60,12 +60,17 @@ class Logs:
         sink: Where lines go.
         pretty: For a person at a terminal; else JSON.
         level: The least severe level shown.
+
+    Attributes:
+        tail: How each JSON line ends that structlog does not make: who writes it, ``}`` and a line end.
     """
 
     def __init__(self, sink: Sink, *, pretty: bool, level: str = "info") -> None:
         self.sink = sink
         self.pretty = pretty
+        self.tail = b"}\n"
         self._level = _LEVELS[level]
+        self._writer: dict[str, str] = {}
         render: Any
         if pretty:
             render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
@@ -73,6 +78,7 @@ class Logs:
             render = structlog.processors.JSONRenderer(serializer=_json)
         self._processors: list[Any] = [
             self._filter,
+            self._sign,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
@@ -85,6 +91,20 @@ class Logs:
         if _LEVELS.get(method, 20) < self._level:
             raise structlog.DropEvent
         return event
+
+    def _sign(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.update(self._writer)
+        return event
+
+    def sign(self, **writer: str) -> None:
+        """
+        Have each line from now on say who writes it, where several do: ``worker``, ``instance``.
+        """
+        self._writer.update(writer)
+        more = b"".join(
+            b",%b:%b" % (msgspec.json.encode(name), msgspec.json.encode(value)) for name, value in self._writer.items()
+        )
+        self.tail = more + b"}\n"
 
     def set_level(self, level: str) -> None:
         """Show lines of *level* and above from now on."""

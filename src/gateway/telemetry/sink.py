@@ -4,15 +4,25 @@ Where log lines leave the process, without ever stopping it.
 A write to a pipe that nobody reads blocks, whatever the descriptor's flags seem to promise, so
 a thread of its own does the writing. The reactor appends to a list; what the thread has not
 taken yet is bounded in bytes, and beyond the bound lines are dropped and counted.
+
+Several processes may write to one file or pipe. A pipe keeps a write together up to 4096 bytes only
+(PIPE_BUF), and lines can be longer; so each waits for its turn: a POSIX record lock on a file that all
+of them have open, which the kernel gives back when its holder dies, however that dies.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 __all__ = ["Sink"]
+
+TURN_BYTES = 64 * 1024
+"""Written in one turn, in whole lines: at least one, however long."""
 
 
 class Sink:
@@ -26,10 +36,19 @@ class Sink:
         descriptor: Open for writing; not closed here.
         max_bytes: Most bytes waiting; beyond it lines are dropped.
         linger_s: How long lines gather before they are written together.
+        turns: An open file by which processes that write to the same place take turns; None where this one is alone.
     """
 
-    def __init__(self, descriptor: int, *, max_bytes: int = 8 * 1024 * 1024, linger_s: float = 0.02) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        max_bytes: int = 8 * 1024 * 1024,
+        linger_s: float = 0.02,
+        turns: int | None = None,
+    ) -> None:
         self._descriptor = descriptor
+        self._turns = turns
         self._max_bytes = max_bytes
         self._linger_s = linger_s
         self._lines: deque[bytes] = deque()
@@ -88,6 +107,14 @@ class Sink:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if not lines:
             return
+        if self._turns is None:
+            self._put(lines)
+            return
+        for some in _in_turns(lines):
+            with _turn(self._turns):
+                self._put(some)
+
+    def _put(self, lines: Sequence[bytes]) -> None:
         data = b"".join(lines)
         view = memoryview(data)
         while view:
@@ -102,3 +129,30 @@ class Sink:
                 break
             view = view[written:]
         self._taken += len(data)
+
+
+def _in_turns(lines: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Split into runs of at least one line and, beyond that, at most ``TURN_BYTES``."""
+    some: list[bytes] = []
+    size = 0
+    for line in lines:
+        if some and size + len(line) > TURN_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(line)
+        size += len(line)
+    yield some
+
+
+@contextmanager
+def _turn(file: int) -> Iterator[None]:
+    """Wait until no other process has its turn. Without locks (a file system that has none) it is always ours."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        fcntl.lockf(file, fcntl.LOCK_UN)

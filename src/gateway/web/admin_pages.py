@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -16,6 +16,8 @@ from gateway.node.api_keys import Key
 from gateway.ports.identity import Revocations
 
 __all__ = ["Answer", "Operations", "Page", "pages", "pages_for_all"]
+
+_T = TypeVar("_T")
 
 JSON: Final = b"application/json"
 _PROMETHEUS: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -54,7 +56,7 @@ class Page:
 @dataclass(frozen=True, slots=True)
 class Operations:
     """
-    What the admin port can tell and do; the application hands it in.
+    What the admin port can tell and do; the application hands it in. What must be asked elsewhere comes later.
 
     Attributes:
         metrics: The Prometheus text.
@@ -69,15 +71,15 @@ class Operations:
         wall: Seconds since the epoch.
     """
 
-    metrics: Callable[[], bytes]
+    metrics: Callable[[], bytes | Deferred[bytes]]
     ready: Callable[[], bool]
     readiness: Callable[[], dict[str, Any]]
     config: Callable[[], dict[str, Any]]
-    upstreams: Callable[[], list[dict[str, Any]]]
+    upstreams: Callable[[], list[dict[str, Any]] | Deferred[list[dict[str, Any]]]]
     jwks: Callable[[], dict[str, Any]]
     openapi: Callable[[], dict[str, Any]]
     revocations: Revocations
-    reload: Callable[[], list[str]]
+    reload: Callable[[], list[str] | Deferred[list[str]]]
     audit: Callable[[str, dict[str, Any]], None]
     wall: Callable[[], float]
 
@@ -92,10 +94,13 @@ def pages_for_all(operations: Operations) -> dict[bytes, Page]:
             return Answer(b'{"status":"ok"}')
         return Answer(b'{"status":"unavailable"}', 503)
 
+    def exposed(text: bytes) -> Answer:
+        return Answer(text, 200, _PROMETHEUS)
+
     alive = Page(b"GET", None, lambda _key, _body: Answer(b'{"status":"ok"}'))
     readiness = Page(b"GET", None, ready)
     return {
-        b"/metrics": Page(b"GET", None, lambda _key, _body: Answer(operations.metrics(), 200, _PROMETHEUS)),
+        b"/metrics": Page(b"GET", None, lambda _key, _body: _answered(operations.metrics(), exposed)),
         b"/health": alive,
         b"/livez": alive,
         b"/ready": readiness,
@@ -108,10 +113,12 @@ def pages(operations: Operations) -> dict[bytes, Page]:
     List every path of the admin port.
     """
 
-    def reload(key: Key, _body: bytes) -> Answer:
-        faults = operations.reload()
-        operations.audit("admin.reload", {"key": key.name, "faults": len(faults)})
-        return _json({"reloaded": not faults, "faults": faults}, 409 if faults else 200)
+    def reload(key: Key, _body: bytes) -> Answer | Deferred[Answer]:
+        def reloaded(faults: list[str]) -> Answer:
+            operations.audit("admin.reload", {"key": key.name, "faults": len(faults)})
+            return _json({"reloaded": not faults, "faults": faults}, 409 if faults else 200)
+
+        return _answered(operations.reload(), reloaded)
 
     return {
         **pages_for_all(operations),
@@ -119,7 +126,7 @@ def pages(operations: Operations) -> dict[bytes, Page]:
         b"/jwks.json": Page(b"GET", None, lambda _key, _body: _json(operations.jwks())),
         b"/status": Page(b"GET", "read", lambda _key, _body: _json(operations.readiness())),
         b"/config": Page(b"GET", "read", lambda _key, _body: _json(operations.config())),
-        b"/upstreams": Page(b"GET", "read", lambda _key, _body: _json(operations.upstreams())),
+        b"/upstreams": Page(b"GET", "read", lambda _key, _body: _answered(operations.upstreams(), _json)),
         b"/openapi.json": Page(b"GET", "read", lambda _key, _body: _json(operations.openapi())),
         b"/reload": Page(b"POST", "operate", reload),
         b"/api/revoke": Page(b"POST", "revoke", lambda key, body: _revoke(operations, key.name, body)),
@@ -169,6 +176,11 @@ def _revoke(operations: Operations, key: str, body: bytes) -> Answer:
         operations.revocations.add_subject(order.subject, before, until)
     operations.audit("admin.revoke", {"key": key, "token_id": order.token_id, "subject": order.subject, "until": until})
     return _json({"revoked": True, "until": until})
+
+
+def _answered(value: _T | Deferred[_T], answer: Callable[[_T], Answer]) -> Answer | Deferred[Answer]:
+    """*answer* with what is there now, or later."""
+    return value.addCallback(answer) if isinstance(value, Deferred) else answer(value)
 
 
 def _json(value: Any, status: int = 200) -> Answer:

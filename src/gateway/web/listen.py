@@ -8,6 +8,7 @@ the socket: PROXY header, TLS, channel.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,14 +19,16 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
 from zope.interface import implementer
 
+from gateway.config.endpoints import read_endpoint
 from gateway.config.sections import Listener
+from gateway.net.held import HeldPort
 from gateway.net.transports import DirectReactor
 from gateway.ports.http import Peer
 from gateway.web.factory import ChannelFactory, peer_of
 from gateway.web.proxied import ProxiedFactory
 from gateway.web.tls import CertificateFault, Contexts, ServerTls, TlsFactory
 
-__all__ = ["ListenFailed", "Listening", "listen", "with_backlog"]
+__all__ = ["ListenFailed", "Listening", "hold", "listen", "with_backlog"]
 
 BACKLOG = 4096
 """With Twisted's 50, two thousand clients that come back at once take half a minute to be let in."""
@@ -182,14 +185,48 @@ def _contexts(listener: Listener) -> Contexts:
         raise ListenFailed(f"{listener.endpoint}: {exc}") from exc
 
 
-async def listen(reactor: Any, listeners: Sequence[Listener], site: ChannelFactory) -> Listening:
+def hold(listeners: Sequence[Listener]) -> list[HeldPort]:
+    """
+    Keep the ports of *listeners* for processes that will share them; see ``net.held``.
+
+    Certificates are looked at, as opening would. To be called before any of those processes listens.
+
+    Raises:
+        ListenFailed: with the first that cannot be had, or whose certificate cannot be used; then none is held.
+    """
+    held: list[HeldPort] = []
+    try:
+        for listener in listeners:
+            if listener.certificate:
+                _contexts(listener)
+            endpoint = read_endpoint(listener.endpoint)
+            try:
+                held.append(HeldPort(endpoint.port, endpoint.interface, ipv6=endpoint.kind == "tcp6"))
+            except OSError as exc:
+                reason = str(exc)
+                if exc.errno == errno.EADDRINUSE:
+                    reason = "address in use: another process listens there; workers share it only among themselves"
+                raise ListenFailed(f"{listener.endpoint}: {reason}") from exc
+    except ListenFailed:
+        for port in held:
+            port.close()
+        raise
+    return held
+
+
+async def listen(
+    reactor: Any, listeners: Sequence[Listener], site: ChannelFactory, *, shared: bool = False
+) -> Listening:
     """
     Open all of *listeners* for *site*, or none.
+
+    Args:
+        shared: Whether other processes listen on the same TCP ports.
 
     Raises:
         ListenFailed: with the first that cannot be opened.
     """
-    direct = reactor if isinstance(reactor, DirectReactor) else DirectReactor(reactor)
+    direct = reactor if isinstance(reactor, DirectReactor) else DirectReactor(reactor, shared=shared)
     listening = Listening()
     try:
         for listener in listeners:
