@@ -4,6 +4,7 @@ What backends order of one instance is done by all, and what they ask is told of
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from gateway.core.verdicts import ClientError
 from gateway.node.api_keys import Key
-from gateway.node.cluster import ANSWER_S
+from gateway.node.cluster import ANSWER_S, HOLDS_S
 
 
 class Branch(Office):
@@ -194,3 +195,28 @@ def test_too_much_for_others(branch: Branch) -> None:
         branch.do("subscribe", user="alice", channel="lobby", data="a" * 1_100_000)
     assert refused.value.code == 106
     assert person.side.subscriptions == {}
+
+
+def test_who_holds_a_connection(branch: Branch) -> None:
+    """
+    An instance says whether it still has a session's connection; a dead or silent one has not.
+    """
+    here, there, _ = branch.each()
+
+    def holds(person: Person, **other: Any) -> list[bool]:
+        assert person.side.session is not None
+        found: list[bool] = []
+        asked = branch.nodes[0].cluster.holds(replace(person.side.session, **other))
+        Deferred.fromCoroutine(asked).addCallback(found.append)
+        return found
+
+    assert (holds(here), holds(there)) == ([True], [True])
+    assert holds(there, client="another") == holds(here, client="another") == [False]
+    assert holds(there, instance="dead") == [False]
+    there.leave()
+    assert holds(there) == [False]
+    branch.nodes[1].bus.answer("holds", lambda _sender, _body: Deferred())
+    silent = holds(there)
+    assert silent == []
+    branch.house.pass_time(HOLDS_S)
+    assert silent == [False]

@@ -15,6 +15,7 @@ from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.node.acts import ACTS, Act, Acts, Subscribe
 from gateway.ports.cluster import ALL, MOST_BODY
 from gateway.ports.realtime import StoreUnavailable
+from gateway.ports.sessions import SessionRecord
 
 if TYPE_CHECKING:
     from gateway.node.realtime import RealtimeNode
@@ -26,6 +27,9 @@ ANSWER_S: Final = 2.0
 
 SUBSCRIBE_S: Final = 5.0
 """The same where it has to ask a backend for a snapshot."""
+
+HOLDS_S: Final = 0.25
+"""The same where a client waits to be let in."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -64,6 +68,7 @@ class Cluster:
         self._acts = Acts(node)
         for name, kind in ACTS.items():
             self._bus.answer(name, self._answering(msgspec.msgpack.Decoder(kind).decode))
+        self._bus.answer("holds", self._says_whether_it_holds)
 
     def _answering(self, read: Callable[[bytes], Act]) -> Callable[[str, bytes], Coroutine[Any, Any, bytes]]:
         async def answer(_sender: str, body: bytes) -> bytes:
@@ -112,6 +117,18 @@ class Cluster:
         if errors:
             raise errors[0]
         return Everywhere(values, tuple(sorted((*answers.silent, *silent))))
+
+    async def holds(self, record: SessionRecord) -> bool:
+        """
+        Whether the instance of a session still has its connection; one that does not say so in time has not.
+        """
+        if record.instance == self._node.instance:
+            return record.client in self._node.clients
+        told = await self._bus.ask(record.instance, "holds", record.client.encode(), HOLDS_S)
+        return told.answers.get(record.instance) == b"yes"
+
+    async def _says_whether_it_holds(self, _sender: str, body: bytes) -> bytes:
+        return b"yes" if body.decode() in self._node.clients else b"no"
 
 
 def _failed(error: ClientError) -> bytes:
