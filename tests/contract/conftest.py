@@ -4,10 +4,12 @@ The stores under contract: each fixture gives every implementation in turn.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+from tests.redis.fixtures import redis, redis_server
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
 from gateway.core.publications import ClientInfo, Publication
@@ -22,6 +24,8 @@ from gateway.ports.cluster import MOST_ANSWER, ClusterBus
 from gateway.ports.instances import InstanceRegistry
 from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore
 from gateway.ports.sessions import EventOutbox, SessionStore
+
+__all__ = ["redis", "redis_server"]
 
 
 @dataclass
@@ -83,8 +87,10 @@ class Halls:
     pass_time: Callable[[float], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "redis"])
 def halls(request: pytest.FixtureRequest) -> Halls:
+    if request.param == "redis":
+        return _redis_halls(request.getfixturevalue("redis"))
     clock = Clock()
 
     def wall() -> float:
@@ -95,6 +101,21 @@ def halls(request: pytest.FixtureRequest) -> Halls:
 
     events, owed = MemoryOutbox(wall), MemoryOutbox(wall)
     return Halls(MemorySessions(wall, events, owed), MemoryInstances(wall), events, owed, pass_time)
+
+
+def _redis_halls(redis: Any) -> Halls:
+    from twisted.internet import reactor  # pytest-twisted has installed one.
+
+    from gateway.redis.instances import RedisInstances
+    from gateway.redis.outbox import RedisOutbox
+    from gateway.redis.sessions import RedisSessions
+
+    async def pass_time(seconds: float) -> None:
+        await deferLater(reactor, seconds)
+
+    return Halls(
+        RedisSessions(redis), RedisInstances(redis), RedisOutbox(redis, "events"), RedisOutbox(redis, "owed"), pass_time
+    )
 
 
 @pytest.fixture(params=["memory"])

@@ -7,7 +7,7 @@ from tests.contract.conftest import Halls
 from tests.contract.test_sessions import opened, record
 
 from gateway.core.partitions import PARTITIONS, partition_of
-from gateway.ports.sessions import Event
+from gateway.ports.sessions import Backlog, Event
 
 ALL = range(PARTITIONS)
 
@@ -27,14 +27,14 @@ async def test_events_wait_until_they_are_done(halls: Halls) -> None:
     ]
     assert abs(taken[0].at - mine.started_at) < 0.002
     assert await halls.events.take("i1", ALL, 2) == taken
-    assert await halls.events.waiting() == 3
+    assert await halls.events.backlog() == Backlog(3, 0)
     await halls.events.done([event.ref for event in taken])
     await halls.events.done([event.ref for event in taken])
     (last,) = await halls.events.take("i1", ALL, 2)
     assert last.id == "1-end"
     await halls.events.done([last.ref])
     assert list(await halls.events.take("i1", ALL, 2)) == []
-    assert await halls.events.waiting() == 0
+    assert await halls.events.backlog() == Backlog(0, 0)
 
 
 @pytest_twisted.ensureDeferred

@@ -119,6 +119,18 @@ async def test_topics_bring_messages_in_order(redis: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_answers_may_look_like_messages(redis: Any) -> None:
+    """
+    A list is the answer to its command, whatever it begins with: only connections for topics are pushed to.
+    """
+    key = redis.keys.one("k")
+    await redis.call("RPUSH", key, "ssubscribe", "smessage", 0)
+    assert await redis.call("LRANGE", key, 0, -1) == [b"ssubscribe", b"smessage", b"0"]
+    lists = Script("lists", b"return {{'message', KEYS[1]}, {}}")
+    assert await redis.run(lists, [key], []) == [[b"message", key.encode()], []]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_killed_server_is_found_again(tmp_path: Path) -> None:
     """
     Without a server calls fail at once; when it is back topics are heard again and each receiver knows of its gap.

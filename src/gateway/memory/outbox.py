@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
 from gateway.core.partitions import PARTITIONS, partition_of
-from gateway.ports.sessions import Event, OutboxEvent
+from gateway.ports.sessions import Backlog, Event, OutboxEvent
 
 __all__ = ["MOST_EVENTS", "TAKER_S", "MemoryOutbox"]
 
@@ -26,9 +26,6 @@ class MemoryOutbox:
 
     Args:
         wall: Seconds since the epoch.
-
-    Attributes:
-        lost: How many events did not fit.
     """
 
     def __init__(self, wall: Callable[[], float], *, most: int = MOST_EVENTS) -> None:
@@ -37,7 +34,7 @@ class MemoryOutbox:
         self._queues: list[deque[OutboxEvent]] = [deque() for _ in range(PARTITIONS)]
         self._takers: dict[int, tuple[str, float]] = {}
         self._last = 0
-        self.lost = 0
+        self._lost = 0
 
     def append(self, session: str, event: Event | None, at: float) -> None:
         """
@@ -47,7 +44,7 @@ class MemoryOutbox:
             return
         queue = self._queues[partition_of(session)]
         if len(queue) >= self._most:
-            self.lost += 1
+            self._lost += 1
             return
         self._last += 1
         queue.append(OutboxEvent(f"{partition_of(session)}:{self._last}", event.id, session, at, event.data))
@@ -63,7 +60,7 @@ class MemoryOutbox:
             if taker != by and now < until:
                 continue
             self._takers[partition] = (by, now + TAKER_S)
-            found.extend(islice(self._queues[partition], limit - len(found)))
+            found.extend(islice(self._queues[partition], limit))
         return found
 
     async def done(self, refs: Sequence[str]) -> None:
@@ -78,8 +75,8 @@ class MemoryOutbox:
             if gone:  # Told out of turn; a rare thing, and the only one that costs.
                 self._queues[partition] = deque(event for event in queue if event.ref not in gone)
 
-    async def waiting(self) -> int:
+    async def backlog(self) -> Backlog:
         """
-        How many events wait.
+        Count what waits, and what did not fit.
         """
-        return sum(len(queue) for queue in self._queues)
+        return Backlog(sum(len(queue) for queue in self._queues), self._lost)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from gateway.core.partitions import partition_of
 from gateway.memory.outbox import MemoryOutbox
@@ -31,6 +32,7 @@ class MemorySessions:
         self._events = events if events is not None else MemoryOutbox(wall)
         self._owed = owed if owed is not None else MemoryOutbox(wall)
         self._records: dict[str, SessionRecord] = {}
+        self._first: dict[str, Mapping[str, Any]] = {}
         self._until: dict[str, float] = {}
         self._devices: dict[tuple[str, str], dict[str, None]] = {}
 
@@ -59,10 +61,10 @@ class MemorySessions:
             until = self._until.get(session)
             if until is not None:
                 if until > now - ago_s:
-                    return self._go_on(earlier, record, now, resumed)
+                    return self._go_on(earlier, record, now - ago_s, resumed)
             elif over is not None and session == over.id and earlier.client == over.client:
                 self._owe(earlier, now)
-                return self._go_on(earlier, record, now, resumed)
+                return self._go_on(earlier, record, now - ago_s, resumed)
             elif session not in beside:
                 rivals.append(earlier)
         if rivals and contest:
@@ -73,12 +75,12 @@ class MemorySessions:
         self._events.append(record.id, event, began)
         return Opened(record, goes_on=False)
 
-    def _go_on(self, earlier: SessionRecord, record: SessionRecord, now: float, event: Event | None) -> Opened:
+    def _go_on(self, earlier: SessionRecord, record: SessionRecord, at: float, event: Event | None) -> Opened:
         self._until.pop(earlier.id, None)
-        facts = {**record.facts, **earlier.facts}
-        record = replace(record, id=earlier.id, started_at=earlier.started_at, seen_at=now, facts=facts, cause="")
+        facts = {**record.facts, **self._first[earlier.id]}
+        record = replace(record, id=earlier.id, started_at=earlier.started_at, seen_at=at, facts=facts, cause="")
         self._records[record.id] = record
-        self._events.append(record.id, event, now)
+        self._events.append(record.id, event, at)
         return Opened(record, goes_on=True)
 
     async def suspend(
@@ -127,7 +129,7 @@ class MemorySessions:
             if record is not None and session not in self._until:
                 self._records[session] = replace(record, note=note)
 
-    async def lapsing(self, partitions: Collection[int], limit: int = 1000) -> Sequence[SessionRecord]:
+    async def lapsing(self, partitions: Collection[int], limit: int = 50) -> Sequence[SessionRecord]:
         """
         List the sessions that nobody resumed in time.
         """
@@ -216,6 +218,7 @@ class MemorySessions:
 
     def _put(self, record: SessionRecord) -> None:
         self._records[record.id] = record
+        self._first.setdefault(record.id, record.facts)
         if record.user:
             self._devices.setdefault((record.user, record.device), {})[record.id] = None
 
@@ -226,6 +229,7 @@ class MemorySessions:
     def _drop(self, session: str) -> None:
         """Forget a session."""
         record = self._records.pop(session)
+        del self._first[session]
         self._until.pop(session, None)
         device = self._devices.get((record.user, record.device))
         if device is not None:

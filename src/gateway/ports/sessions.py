@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 __all__ = [
     "Audit",
+    "Backlog",
     "Contested",
     "Event",
     "EventOutbox",
@@ -59,6 +60,19 @@ class OutboxEvent:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """
+    What stands in an outbox.
+
+    Attributes:
+        lost: Events that did not fit, ever.
+    """
+
+    waiting: int
+    lost: int
+
+
 class EventOutbox(Protocol):
     """
     Events that wait to be told: at least once each, in order for each session. Closed when the store is away.
@@ -66,7 +80,7 @@ class EventOutbox(Protocol):
 
     async def take(self, by: str, partitions: Collection[int], limit: int) -> Sequence[OutboxEvent]:
         """
-        Return the oldest *limit* events of *partitions*; the same again until they are ``done``.
+        Return the oldest events of *partitions*, at most *limit* of each; the same again until they are ``done``.
 
         A partition from which another instance took within the last seconds gives nothing: events of one
         session are in one hand at a time, which is what keeps their order.
@@ -75,8 +89,8 @@ class EventOutbox(Protocol):
     async def done(self, refs: Sequence[str]) -> None:
         """Forget events that were told."""
 
-    async def waiting(self) -> int:
-        """How many events wait, in all partitions."""
+    async def backlog(self) -> Backlog:
+        """Count what waits, in all partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,7 @@ class SessionRecord:
         started_at: Epoch seconds.
         seen_at: The last time it was known alive; of an open session its instance knows better.
         facts: Client type and everything else that analytics wants: those of its first connection, and
-            what later ones add.
+            what its newest adds.
         note: What must be known about the connection to finish its affairs if its instance dies; opaque.
         cause: Why it is suspended; empty while it is open.
     """
@@ -208,8 +222,8 @@ class SessionStore(Protocol):
     async def note(self, notes: Mapping[str, tuple[str, bytes]]) -> None:
         """Write notes of open sessions: by session, the client and its note. Those of other clients stay."""
 
-    async def lapsing(self, partitions: Collection[int], limit: int = 1000) -> Sequence[SessionRecord]:
-        """List suspended sessions of *partitions* whose time has passed. They stay until ``lapse``."""
+    async def lapsing(self, partitions: Collection[int], limit: int = 50) -> Sequence[SessionRecord]:
+        """List suspended sessions whose time has passed, at most *limit* of each of *partitions*. They stay."""
 
     async def lapse(self, ends: Sequence[tuple[SessionRecord, Event | None]]) -> Sequence[SessionRecord]:
         """

@@ -153,9 +153,10 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
 
     def replyReceived(self, reply: Any) -> None:
         """Hand one reply to whom it is for."""
-        if type(reply) is list and reply:
+        if self._message is not None and type(reply) is list:
+            # Only a connection for topics is pushed to: elsewhere a list is an answer, whatever stands in it.
             kind = reply[0]
-            if kind in _PUSHED and self._message is not None:
+            if kind in _PUSHED:
                 self._message(reply[1], reply[2])
                 return
             if kind in _TOPICS and not (self._waiting and self._waiting[0][3] == reply[1]):

@@ -1,0 +1,78 @@
+-- Opens a session, or goes on with one that the same device lost; with what is to be told of it, in one step.
+-- KEYS  1 sessions (hash: id to record), 2 suspended (zset: id by ms), 3 held (zset: «instance TAB id»), 4 devices (hash),
+--       5 events (stream), 6 owed (stream), 7 overflow (hash: how many did not fit)
+-- ARGV  1 id, 2 instance, 3 client, 4 device's digest or empty, 5 body, 6 facts, 7 note, 8 ms ago, 9 1 if rivals are told,
+--       10 session to take over by force, 11 its client, 12 event's id, 13 its data, 14 and 15 the same if one goes on,
+--       16 most events, 17... open sessions that are known to be held
+-- Returns {"new" or "goes on", id, record} or {"contested", id, record, ...}
+-- Cost  O(sessions of the device)
+-- A record: state, instance, client, seen, until, cause, start, device between tabs; body, facts, note on lines of their own.
+local PARTS = "^(.)\t([^\t]*)\t([^\t]*)\t(%d*)\t(%d*)\t([^\t]*)\t(%d*)\t([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$"
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local began = now - tonumber(ARGV[8])
+local device = ARGV[4]
+
+local function tell(stream, name, id, session, at, data)
+  if id == "" then
+    return
+  end
+  if redis.call("XLEN", stream) >= tonumber(ARGV[16]) then
+    redis.call("HINCRBY", KEYS[7], name, 1)
+  else
+    redis.call("XADD", stream, "*", "i", id, "s", session, "t", string.format("%.0f", at), "d", data)
+  end
+end
+
+local function record(started, body, facts)
+  local head = { "o", ARGV[2], ARGV[3], string.format("%.0f", began), "", "", started, device }
+  return table.concat(head, "\t") .. "\n" .. body .. "\n" .. facts .. "\n" .. ARGV[7]
+end
+
+local there = redis.call("HGET", KEYS[1], ARGV[1])
+if there then
+  return { "new", ARGV[1], there }
+end
+local beside = {}
+for i = 17, #ARGV do
+  beside[ARGV[i]] = true
+end
+local ids = device ~= "" and redis.call("HGET", KEYS[4], device) or ""
+local rivals = { "contested" }
+for id in string.gmatch(ids, "%S+") do
+  local earlier = redis.call("HGET", KEYS[1], id)
+  local state, instance, client, seen, till, cause, started, _, body, facts, note = string.match(earlier or "", PARTS)
+  local goes_on = false
+  if state == "s" then
+    goes_on = tonumber(till) > began
+  elseif state == "o" then
+    goes_on = id == ARGV[10] and client == ARGV[11]
+    if goes_on then
+      redis.call("ZREM", KEYS[3], instance .. "\t" .. id)
+      tell(KEYS[6], "owed", note ~= "" and client or "", id, now, note)
+    elseif not beside[id] then
+      table.insert(rivals, id)
+      table.insert(rivals, earlier)
+    end
+  end
+  if goes_on then
+    local mine = record(started, body, ARGV[6])
+    redis.call("HSET", KEYS[1], id, mine)
+    redis.call("ZREM", KEYS[2], id)
+    redis.call("ZADD", KEYS[3], 0, ARGV[2] .. "\t" .. id)
+    tell(KEYS[5], "events", ARGV[14], id, began, ARGV[15])
+    return { "goes on", id, mine }
+  end
+end
+if #rivals > 1 and ARGV[9] == "1" then
+  return rivals
+end
+local mine = record(string.format("%.0f", began), ARGV[5], "")
+redis.call("HSET", KEYS[1], ARGV[1], mine)
+redis.call("ZADD", KEYS[3], 0, ARGV[2] .. "\t" .. ARGV[1])
+if device ~= "" then
+  -- The newest first: it is the one that a device comes back to.
+  redis.call("HSET", KEYS[4], device, ids == "" and ARGV[1] or ARGV[1] .. " " .. ids)
+end
+tell(KEYS[5], "events", ARGV[12], ARGV[1], began, ARGV[13])
+return { "new", ARGV[1], mine }
