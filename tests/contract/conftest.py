@@ -7,25 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.contract.buses import buses
 from tests.redis.fixtures import redis, redis_server
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
-from twisted.python.failure import Failure
 
 from gateway.core.publications import ClientInfo, Publication
 from gateway.memory.broker import MemoryBroker, MemoryChannels
-from gateway.memory.bus import MemoryBus, MemoryCluster
 from gateway.memory.idempotency import MemoryIdempotency
 from gateway.memory.instances import MemoryInstances
 from gateway.memory.outbox import MemoryOutbox
 from gateway.memory.presence import MemoryPresence
 from gateway.memory.sessions import MemorySessions
-from gateway.ports.cluster import MOST_ANSWER, ClusterBus
 from gateway.ports.instances import InstanceRegistry
 from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore
 from gateway.ports.sessions import EventOutbox, SessionStore
 
-__all__ = ["redis", "redis_server"]
+__all__ = ["buses", "redis", "redis_server"]
 
 
 @dataclass
@@ -121,72 +118,3 @@ def _redis_halls(redis: Any) -> Halls:
 @pytest.fixture(params=["memory"])
 def idempotency(request: pytest.FixtureRequest) -> IdempotencyStore:
     return MemoryIdempotency(lambda: 1000.0)
-
-
-@dataclass
-class Buses:
-    """
-    A cluster: how instances of it are made and time passes, and what they heard, answer and failed at.
-
-    Attributes:
-        answers: By instance, what ``find`` has there: an answer, a failure, or one that is still to come.
-    """
-
-    make: Callable[[Callable[[str, Failure], None]], ClusterBus]
-    pass_time: Callable[[float], Awaitable[None]]
-    heard: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
-    answers: dict[str, bytes | Exception | Deferred[bytes]] = field(default_factory=dict)
-    failed: list[tuple[str, Failure]] = field(default_factory=list)
-
-    async def joined(self, number: int) -> list[ClusterBus]:
-        """So many instances that are heard."""
-        return [await self._join(f"i{count}") for count in range(1, number + 1)]
-
-    async def _join(self, instance: str) -> ClusterBus:
-        bus = self.make(lambda name, failure: self.failed.append((name, failure)))
-        heard = self.heard[instance] = []
-
-        async def echo(sender: str, body: bytes) -> bytes:
-            heard.append((sender, body))
-            return body
-
-        async def find(sender: str, body: bytes) -> bytes:
-            del sender, body
-            answer = self.answers.get(instance, b"found")
-            if isinstance(answer, Exception):
-                raise answer
-            return answer if isinstance(answer, bytes) else await answer
-
-        async def flood(sender: str, body: bytes) -> bytes:
-            del sender, body
-            return bytes(MOST_ANSWER + 1)
-
-        def fail(sender: str, body: bytes) -> None:
-            raise ZeroDivisionError
-
-        bus.obey("note", lambda sender, body: heard.append((sender, body)))
-        bus.obey("fail", fail)
-        bus.answer("echo", echo)
-        bus.answer("find", find)
-        bus.answer("flood", flood)
-        await bus.join(instance)
-        return bus
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        """Wait for something to become true."""
-        for _ in range(200):
-            if true():
-                return
-            await self.pass_time(0.01)
-        raise AssertionError("it did not happen")
-
-
-@pytest.fixture(params=["memory"])
-def buses(request: pytest.FixtureRequest) -> Buses:
-    clock = Clock()
-    cluster = MemoryCluster()
-
-    async def pass_time(seconds: float) -> None:
-        clock.advance(seconds)
-
-    return Buses(lambda failed: MemoryBus(cluster, clock, failed), pass_time)

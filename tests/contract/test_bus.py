@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from tests.contract.conftest import Buses
+from tests.contract.buses import Buses
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
 
 from gateway.ports.cluster import ALL, MOST_BODY, Answers, MessageTooLarge
