@@ -2,13 +2,16 @@
 The stores under contract: each fixture gives every implementation in turn.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import pytest_twisted
 from tests.contract.buses import buses
-from tests.redis.fixtures import redis, redis_server
+from tests.redis.fixtures import link, redis, redis_server
+from tests.redis.server import RedisServer
 from twisted.internet.task import Clock, deferLater
 
 from gateway.core.publications import ClientInfo, Publication
@@ -56,14 +59,79 @@ class Brokers:
 
     one: Broker
     two: Broker
-    pass_time: Callable[[float], None]
+    pass_time: Callable[[float], Awaitable[None]]
+    settle: Callable[[], Awaitable[None]]
+    """Waits until everything that was published has been heard."""
 
 
-@pytest.fixture(params=["memory"])
-def brokers(request: pytest.FixtureRequest) -> Brokers:
+REMEMBER_S = 0.5
+"""How long idempotency keys hold in these tests."""
+
+
+@pytest_twisted.async_yield_fixture(params=["memory", "redis"])
+async def brokers(request: pytest.FixtureRequest) -> AsyncIterator[Brokers]:
+    if request.param == "redis":
+        async for made in _redis_brokers(request.getfixturevalue("redis_server")):
+            yield made
+        return
     clock = Clock()
-    channels = MemoryChannels(clock.seconds, lambda: 1.8e9 + clock.seconds())
-    return Brokers(MemoryBroker(channels), MemoryBroker(channels), clock.advance)
+    channels = MemoryChannels(clock.seconds, lambda: 1.8e9 + clock.seconds(), remember_s=REMEMBER_S)
+
+    async def pass_time(seconds: float) -> None:
+        clock.advance(seconds)
+
+    async def settle() -> None:
+        """What is published is heard before the call returns."""
+
+    yield Brokers(MemoryBroker(channels), MemoryBroker(channels), pass_time, settle)
+
+
+class _Marks:
+    """
+    Hears marks that are published behind everything else.
+    """
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def message(self, topic: str, payload: bytes) -> None:
+        del topic, payload
+        self.heard += 1
+
+    def gap(self, topics: Sequence[str]) -> None:
+        del topics
+
+
+async def _redis_brokers(server: RedisServer) -> AsyncIterator[Brokers]:
+    from twisted.internet import reactor  # pytest-twisted has installed one.
+
+    from gateway.redis.broker import RedisBroker
+
+    prefix = "t" + secrets.token_hex(4)
+    links = [await link(server.url, prefix), await link(server.url, prefix)]
+    marks = [_Marks(), _Marks()]
+    for each, mark in zip(links, marks, strict=True):
+        await each.subscribe(prefix + "mark", mark)
+
+    def odd(text: str) -> None:
+        raise AssertionError(text)
+
+    one, two = (
+        RedisBroker(each, lambda: 1.8e9, lambda: secrets.token_hex(4), odd, remember_s=REMEMBER_S) for each in links
+    )
+
+    async def pass_time(seconds: float) -> None:
+        await deferLater(reactor, seconds)
+
+    async def settle() -> None:
+        wanted = marks[0].heard + 1
+        await links[0].call("SPUBLISH", prefix + "mark", "")
+        while any(mark.heard < wanted for mark in marks):
+            await deferLater(reactor, 0.002)
+
+    yield Brokers(one, two, pass_time, settle)
+    for each in links:
+        await each.stop()
 
 
 @pytest.fixture(params=["memory"])

@@ -2,8 +2,9 @@
 What every broker promises.
 """
 
+import pytest
 import pytest_twisted
-from tests.contract.conftest import Brokers, Hearing
+from tests.contract.conftest import REMEMBER_S, Brokers, Hearing
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from gateway.core.publications import ClientInfo, Position, PublishOptions
@@ -24,8 +25,10 @@ async def test_every_node_that_hears_is_told(brokers: Brokers) -> None:
     await brokers.two.subscribe("lobby")
     await brokers.two.subscribe("other")
     published = await brokers.one.publish("lobby", b"1", KEEP, info=ALICE, tags={"k": "v"})
+    await brokers.settle()
     await brokers.one.unsubscribe("lobby")
     await brokers.one.publish("lobby", b"2", KEEP)
+    await brokers.settle()
     assert [(channel, p.data, p.offset) for channel, p, _ in one.publications] == [("lobby", b"1", 1)]
     assert [(channel, p.data, p.offset) for channel, p, _ in two.publications] == [
         ("lobby", b"1", 1),
@@ -46,6 +49,7 @@ async def test_without_history_there_is_no_offset(brokers: Brokers) -> None:
     brokers.one.listen(hearing)
     await brokers.one.subscribe("volatile")
     published = await brokers.one.publish("volatile", b"x", PublishOptions())
+    await brokers.settle()
     assert hearing.publications[0][1].offset == 0
     assert published.position == Position()
     assert (await brokers.one.history("volatile")).publications == ()
@@ -68,6 +72,7 @@ async def test_concurrent_publishers_share_one_order(brokers: Brokers) -> None:
             for broker in (brokers.one, brokers.two)
         ]
     )
+    await brokers.settle()
     heard = [(p.offset, p.data) for _, p, _ in one.publications]
     assert [offset for offset, _ in heard] == list(range(1, 201))
     assert heard == [(p.offset, p.data) for _, p, _ in two.publications]
@@ -103,8 +108,8 @@ async def test_history_ends_but_offsets_go_on(brokers: Brokers) -> None:
     """
     After its time a stream is empty, yet its epoch stays and its offset is not used again.
     """
-    before = await brokers.one.publish("table", b"1", KEEP)
-    brokers.pass_time(61)
+    before = await brokers.one.publish("table", b"1", PublishOptions(history_size=3, history_ttl_s=0.2))
+    await brokers.pass_time(0.3)
     assert (await brokers.one.history("table")).publications == ()
     after = await brokers.one.publish("table", b"2", KEEP)
     assert after.position == Position(2, before.position.epoch)
@@ -136,7 +141,7 @@ async def test_a_stream_nobody_published_to_has_an_epoch(brokers: Brokers) -> No
 @pytest_twisted.ensureDeferred
 async def test_idempotency_key_publishes_once(brokers: Brokers) -> None:
     """
-    The same key on any node gives the first position and no second delivery, for five minutes.
+    The same key on any node gives the first position and no second delivery, for its time.
     """
     hearing = Hearing()
     brokers.one.listen(hearing)
@@ -146,9 +151,10 @@ async def test_idempotency_key_publishes_once(brokers: Brokers) -> None:
     again = await brokers.two.publish("table", b"1", options)
     assert (again.position, again.suppressed) == (first.position, "idempotency")
     await brokers.two.publish("elsewhere", b"1", options)
-    brokers.pass_time(301)
+    await brokers.pass_time(REMEMBER_S + 0.1)
     later = await brokers.two.publish("table", b"1", options)
     assert later.suppressed == ""
+    await brokers.settle()
     assert [publication.offset for _, publication, _ in hearing.publications] == [1, 2]
 
 
@@ -172,6 +178,7 @@ async def test_versions_only_rise(brokers: Brokers) -> None:
         "",
         "",
     ]
+    await brokers.settle()
     assert [publication.version for _, publication, _ in hearing.publications] == [5, 6, 1]
 
 
@@ -186,6 +193,7 @@ async def test_announcements_reach_those_who_hear(brokers: Brokers) -> None:
     await brokers.one.announce("table", ALICE, joined=True)
     await brokers.one.announce("table", ALICE, joined=False)
     await brokers.one.announce("other", ALICE, joined=True)
+    await brokers.settle()
     assert hearing.comings == [("join", "table", ALICE), ("leave", "table", ALICE)]
 
 
@@ -201,3 +209,45 @@ async def test_channels_that_are_heard(brokers: Brokers) -> None:
     assert dict(await brokers.one.channels("table:*")) == {"table:1": 2}
     await brokers.two.unsubscribe("lobby")
     assert "lobby" not in await brokers.one.channels()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_tops_of_many(brokers: Brokers) -> None:
+    """
+    Where many streams stand is told at once, also of those that were never published into.
+    """
+    first = await brokers.one.publish("table:1", b"1", KEEP)
+    await brokers.one.publish("table:2", b"1", KEEP)
+    second = await brokers.two.publish("table:2", b"2", KEEP)
+    tops = await brokers.two.tops(["table:1", "table:2", "table:3"])
+    assert (tops["table:1"], tops["table:2"]) == (first.position, second.position)
+    assert tops["table:3"] == (await brokers.one.history("table:3", limit=0)).position
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_long_history_is_read_whole(brokers: Brokers) -> None:
+    """
+    A stream longer than what is read at once comes whole, in order, both ways.
+    """
+    keep = PublishOptions(2000, 60)
+    await gatherResults([ensureDeferred(brokers.one.publish("long", b"%d" % n, keep)) for n in range(600)])
+    offsets = [publication.offset for publication in (await brokers.two.history("long")).publications]
+    assert offsets == list(range(1, 601))
+    back = (await brokers.two.history("long", reverse=True, limit=500)).publications
+    assert [publication.offset for publication in back] == list(range(600, 100, -1))
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("channel", ["a{b}c", "}", "{}", "x%", "ünï", " ", "a:b:{c"])
+async def test_any_name_is_a_channel(brokers: Brokers, channel: str) -> None:
+    """
+    Whatever stands in a channel's name, it is a channel of its own.
+    """
+    hearing = Hearing()
+    brokers.two.listen(hearing)
+    await brokers.two.subscribe(channel)
+    published = await brokers.one.publish(channel, b"1", PublishOptions(3, 60, idempotency_key="k"))
+    await brokers.settle()
+    assert [(name, p.offset) for name, p, _ in hearing.publications] == [(channel, 1)]
+    assert dict(await brokers.one.channels()) == {channel: 1}
+    assert (await brokers.one.history(channel)).position == published.position

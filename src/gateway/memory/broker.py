@@ -44,9 +44,13 @@ class MemoryChannels:
     Args:
         seconds: A monotonic clock, for lifetimes.
         wall: Seconds since the epoch, for publication times.
+        remember_s: How long an idempotency key holds.
     """
 
-    def __init__(self, seconds: Callable[[], float], wall: Callable[[], float]) -> None:
+    def __init__(
+        self, seconds: Callable[[], float], wall: Callable[[], float], *, remember_s: float = IDEMPOTENCY_S
+    ) -> None:
+        self._remember_s = remember_s
         self.seconds = seconds
         self.wall = wall
         self.brokers: list[MemoryBroker] = []
@@ -67,7 +71,7 @@ class MemoryChannels:
 
     def seen(self, channel: str, key: str) -> Position | None:
         """
-        Return the position of the publication that had *key* within the last five minutes.
+        Return the position of the publication that had *key* not long ago.
         """
         found = self._keys.get((channel, key))
         return found[1] if found is not None and self.seconds() < found[0] else None
@@ -80,7 +84,7 @@ class MemoryChannels:
         keys = self._keys
         while keys and (len(keys) >= MAX_IDEMPOTENCY_KEYS or next(iter(keys.values()))[0] <= now):
             del keys[next(iter(keys))]
-        keys[(channel, key)] = (now + IDEMPOTENCY_S, position)
+        keys[(channel, key)] = (now + self._remember_s, position)
 
     def sweep(self) -> None:
         """
@@ -211,6 +215,13 @@ class MemoryBroker:
         if limit > 0:
             publications = publications[:limit]
         return History(tuple(publications), top)
+
+    async def tops(self, channels: Sequence[str]) -> Mapping[str, Position]:
+        """
+        Read where streams stand.
+        """
+        streams = ((channel, self._channels.stream(channel)) for channel in channels)
+        return {channel: Position(stream.offset, stream.epoch) for channel, stream in streams}
 
     async def remove_history(self, channel: str) -> None:
         """

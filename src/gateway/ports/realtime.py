@@ -101,6 +101,9 @@ class Broker(Protocol):
         that is longer than it would be), so that a position is always one to recover from.
         """
 
+    async def tops(self, channels: Sequence[str]) -> Mapping[str, Position]:
+        """Read where the streams of *channels* stand, in one round trip; as ``history`` with a limit of 0."""
+
     async def remove_history(self, channel: str) -> None:
         """Forget a stream's publications; its offset goes on, so nobody recovers what is gone."""
 

@@ -9,6 +9,7 @@ then every call fails at once with ``StoreUnavailable``, and ``Watcher`` hears w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -24,7 +25,16 @@ from gateway.redis.link import Link
 from gateway.redis.scripts import Script
 from gateway.redis.topics import Receiver, Topics
 
-__all__ = ["Credentials", "Redis", "Store", "Watcher"]
+__all__ = ["CHAIN", "Credentials", "Redis", "Store", "Watcher"]
+
+
+class Chain(Enum):
+    """Stands among a script's arguments for the chain that holds when it is sent."""
+
+    NOW = "now"
+
+
+CHAIN: Final = Chain.NOW
 
 MOST_BYTES: Final = 64 * 1024 * 1024
 LOOK_S: Final = 1.0
@@ -62,9 +72,10 @@ class Store(Protocol):
     @property
     def chain(self) -> str: ...  # noqa: D102
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Part]) -> Any:
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Part | Chain]) -> Any:
         """
-        Run a script; all *keys* are of one slot, topics it publishes to among them.
+        Run a script; all *keys* are of one slot, topics it publishes to among them, and ``CHAIN`` an argument of those
+        that touch streams.
 
         Raises:
             StoreUnavailable: whether it ran is not known, but for ``RedisRefused``: it did not.
@@ -72,6 +83,9 @@ class Store(Protocol):
 
     async def call(self, *command: Part, key: str | None = None) -> Any:
         """Send a command to the server that has *key*; the command's second word if it is not said."""
+
+    async def everywhere(self, *command: Part) -> list[Any]:
+        """Send a command to every server that holds a part of the data; return what each answers."""
 
     async def subscribe(self, topic: str, receiver: Receiver) -> None:
         """Hear a topic from when this returns."""
@@ -190,7 +204,7 @@ class Redis:
 
     # Asking.
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Part]) -> Any:
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Part | Chain]) -> Any:
         """
         Run a script.
         """
@@ -202,20 +216,27 @@ class Redis:
             await self._settle(self._commands.connection)
             return await self._run(script, keys, args)
 
-    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Part]) -> Any:
+    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Part | Chain]) -> Any:
         connection = self._connection()
+        parts = [self.chain if arg is CHAIN else arg for arg in args]
         try:
-            return await connection.send(("EVALSHA", script.sha, len(keys), *keys, *args))
+            return await connection.send(("EVALSHA", script.sha, len(keys), *keys, *parts))
         except RedisFault as fault:
             if not str(fault).startswith("NOSCRIPT"):
                 raise
-            return await connection.send(("EVAL", script.text, len(keys), *keys, *args))
+            return await connection.send(("EVAL", script.text, len(keys), *keys, *parts))
 
     async def call(self, *command: Part, key: str | None = None) -> Any:
         """
         Send a command.
         """
         return await self._connection().send(command)
+
+    async def everywhere(self, *command: Part) -> list[Any]:
+        """
+        Send a command to the one server there is.
+        """
+        return [await self._connection().send(command)]
 
     def _connection(self) -> Connection:
         connection = self._commands.connection

@@ -1,0 +1,187 @@
+"""
+What the broker on Redis promises beyond every broker: lineage, keys, commands.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from tests.contract.conftest import Hearing
+from tests.redis.fixtures import link
+from tests.redis.server import RedisServer
+from tests.redis.test_link import until
+
+from gateway.core.publications import Position, PublishOptions
+from gateway.ports.realtime import StoreUnavailable
+from gateway.redis.broker import RedisBroker
+
+KEEP = PublishOptions(10, 60)
+
+
+def broker(redis: Any, odd: list[str] | None = None) -> RedisBroker:
+    told: list[str] = [] if odd is None else odd
+    return RedisBroker(redis, lambda: 1.8e9, lambda: secrets.token_hex(4), told.append)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_publication_is_one_command(redis: Any, redis_server: RedisServer) -> None:
+    """
+    A publication costs one command, with and without history, idempotency and versions.
+    """
+    made = broker(redis)
+
+    def calls() -> int:
+        told = redis_server.ask("INFO", "commandstats").decode()
+        return sum(int(n) for n in re.findall(r"cmdstat_(?:evalsha|eval|publish):calls=(\d+)", told))
+
+    await made.publish("c", b"0", KEEP)
+    for options in (PublishOptions(), KEEP, PublishOptions(10, 60, "k"), PublishOptions(10, 60, version=7)):
+        # The link looks at its server each second with a command of its own.
+        costs = []
+        for _ in range(3):
+            before = calls()
+            await made.publish("c", b"1", options)
+            costs.append(calls() - before)
+        assert min(costs) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_key_ends(redis: Any) -> None:
+    """
+    Nothing that a channel leaves behind stays for ever.
+    """
+    made = broker(redis)
+    await made.publish("c", b"1", PublishOptions(10, 60, "k", version=1, version_epoch="a"))
+    await made.history("asked", limit=0)
+    keys = await redis.call("KEYS", redis.keys.channel("*", "*").partition(":{")[0] + "*{[ac]*")
+    lives = {key: await redis.call("TTL", key) for key in keys}
+    assert len(lives) == 4
+    assert all(0 < life <= 30 * 24 * 3600 for life in lives.values())
+    assert lives[redis.keys.channel("m", "asked").encode()] <= 3600
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_whose_meta_is_gone_begins_anew(redis: Any) -> None:
+    """
+    Without its position a stream is nobody's: what was in it is dropped, and the epoch is another.
+    """
+    made = broker(redis)
+    before = (await made.publish("c", b"1", KEEP)).position
+    await redis.call("DEL", redis.keys.channel("m", "c"))
+    after = (await made.publish("c", b"2", KEEP)).position
+    assert (after.offset, after.epoch == before.epoch) == (1, False)
+    assert [p.data for p in (await made.history("c")).publications] == [b"2"]
+
+
+@pytest.mark.parametrize("first", ["publish", "history", "tops"])
+@pytest_twisted.ensureDeferred
+async def test_a_new_chain_is_a_new_epoch(tmp_path: Path, first: str) -> None:
+    """
+    After a restart that may have lost something the epoch is new before anything is published or read.
+    """
+    server = RedisServer(tmp_path, ["--appendonly", "yes", "--appendfsync", "everysec"]).start()
+    redis = await link(server.url)
+    try:
+        made = broker(redis)
+        before = (await made.publish("c", b"1", KEEP)).position
+        server.stop()
+        server.start()
+        await until(lambda: redis.losses and redis.available)
+        if first == "publish":
+            after = (await made.publish("c", b"2", KEEP)).position
+        elif first == "history":
+            found = await made.history("c", since=before)
+            assert found.publications == ()
+            after = found.position
+        else:
+            after = (await made.tops(["c"]))["c"]
+        assert after.epoch != before.epoch
+        assert (await made.history("c", limit=0)).position == after
+    finally:
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_old_chain_changes_nothing(redis: Any) -> None:
+    """
+    Whoever still believes in an older chain is told so, learns the newer, and publishes into the same epoch.
+    """
+    made = broker(redis)
+    key = redis.keys.one("lineage")
+    await redis.call("HSET", key, "number", 9, "chain", "newer")
+    meta = redis.keys.channel("m", "c")
+    await redis.call("HSET", meta, "e", "kept", "o", 4, "c", "9-newer")
+    published = await made.publish("c", b"1", KEEP)
+    assert published.position == Position(5, "kept")
+    assert redis.chain == "9-newer"
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_redis_everything_is_refused(tmp_path: Path) -> None:
+    """
+    What cannot be asked is not available, and a channel may still be given up.
+    """
+    server = RedisServer(tmp_path).start()
+    redis = await link(server.url)
+    made = broker(redis)
+    hearing = Hearing()
+    made.listen(hearing)
+    await made.subscribe("c")
+    server.kill()
+    await until(lambda: not redis.available)
+    for asked in (made.publish("c", b"1", KEEP), made.history("c"), made.subscribe("d"), made.tops(["c"])):
+        with pytest.raises(StoreUnavailable):
+            await asked
+    await made.unsubscribe("c")
+    server.start()
+    await until(lambda: redis.available and redis.hearing)
+    await made.subscribe("e")
+    await made.publish("e", b"1", KEEP)
+    await until(lambda: hearing.publications)
+    assert hearing.gaps == []
+    await redis.stop()
+    server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_gap_is_told(redis: Any) -> None:
+    """
+    When the connection for topics is cut, the channels that were heard are told of, and heard again.
+    """
+    made = broker(redis)
+    hearing = Hearing()
+    made.listen(hearing)
+    await made.subscribe("c")
+    for _ in range(3):
+        hearing.gaps.clear()
+        await redis.call("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: hearing.gaps)
+        assert hearing.gaps == ["c"]
+        hearing.publications.clear()
+        await made.publish("c", b"1", KEEP)
+        await until(lambda: hearing.publications)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_read_is_left_out(redis: Any) -> None:
+    """
+    A message of another release is told of and passed over.
+    """
+    odd: list[str] = []
+    made = broker(redis, odd)
+    hearing = Hearing()
+    made.listen(hearing)
+    await made.subscribe("c")
+    topic = redis.keys.channel("t", "c")
+    for message in (b"", b"z", b"p1", b"p1:e:\x07x", b"pX:e:\x00", b"p1:e:\x01\xc1", b"j\xc1", b"p1:\xff:\x00"):
+        await redis.call("SPUBLISH", topic, message)
+    await made.publish("c", b"1", KEEP)
+    await until(lambda: hearing.publications)
+    assert [p.data for _, p, _ in hearing.publications] == [b"1"]
+    assert len(odd) == 8
