@@ -8,7 +8,7 @@ import pytest
 from tests.auth.making import NOW
 
 from gateway.auth.revocation_file import RevocationFault, load_revocations
-from gateway.core.identity import Identity
+from gateway.core.identity import Identity, Revocation
 from gateway.memory.revocations import MemoryRevocations
 
 
@@ -30,8 +30,8 @@ def test_token_and_session_are_revoked_until_their_time() -> None:
     wall = Wall()
     revocations = MemoryRevocations(wall)
     assert not revocations.is_revoked(who(token_id="t1"))
-    revocations.add_token("t1", NOW + 10)
-    revocations.add_token("t1", NOW + 5)
+    revocations.add(Revocation(NOW + 10, token_id="t1"))
+    revocations.add(Revocation(NOW + 5, token_id="t1"))
     assert revocations.is_revoked(who(token_id="t1"))
     assert revocations.is_revoked(who(session_id="t1"))
     assert not revocations.is_revoked(who(token_id="t2", session_id="s2"))
@@ -46,12 +46,12 @@ def test_subject_is_revoked_for_what_was_issued_before() -> None:
     """
     wall = Wall()
     revocations = MemoryRevocations(wall)
-    revocations.add_subject("alice", NOW, NOW + 10)
+    revocations.add(Revocation(NOW + 10, subject="alice", issued_before=NOW))
     assert revocations.is_revoked(who(issued_at=NOW - 1))
     assert revocations.is_revoked(who(issued_at=None))
     assert not revocations.is_revoked(who(issued_at=NOW))
     assert not revocations.is_revoked(who(subject="bob", issued_at=NOW - 1))
-    revocations.add_subject("alice", NOW - 100, NOW + 20)
+    revocations.add(Revocation(NOW + 20, subject="alice", issued_before=NOW - 100))
     wall.now = NOW + 15
     assert revocations.is_revoked(who(issued_at=NOW - 1))
     wall.now = NOW + 20
@@ -65,10 +65,10 @@ def test_past_revocations_are_swept_and_others_never() -> None:
     wall = Wall()
     revocations = MemoryRevocations(wall)
     for number in range(5000):
-        revocations.add_token(f"kept{number}", NOW + 1e6)
+        revocations.add(Revocation(NOW + 1e6, token_id=f"kept{number}"))
     for number in range(50000):
-        revocations.add_token(f"t{number}", wall.now + 5)
-        revocations.add_subject(f"s{number % 100}", wall.now, wall.now + 5)
+        revocations.add(Revocation(wall.now + 5, token_id=f"t{number}"))
+        revocations.add(Revocation(wall.now + 5, subject=f"s{number % 100}", issued_before=wall.now))
         wall.now += 1
     assert revocations.held < 25000
     assert all(revocations.is_revoked(who(token_id=f"kept{number}")) for number in range(5000))

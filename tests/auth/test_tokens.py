@@ -27,6 +27,7 @@ from tests.auth.making import (
 
 from gateway.auth.keys import KeyFault
 from gateway.config.sections import Auth, Issuer, Secret
+from gateway.core.identity import Revocation
 from gateway.core.problems import Problem
 from gateway.memory.revocations import MemoryRevocations
 
@@ -180,8 +181,8 @@ def test_revocation_is_asked_each_time() -> None:
     presented, other = token(jti="t1", sid="s1"), token(sub="bob", iat=NOW - 10)
     accepted(judge, presented)
     accepted(judge, other)
-    revocations.add_token("s1", NOW + 100)
-    revocations.add_subject("bob", NOW - 5, NOW + 100)
+    revocations.add(Revocation(NOW + 100, token_id="s1"))
+    revocations.add(Revocation(NOW + 100, subject="bob", issued_before=NOW - 5))
     for revoked in (presented, other, token(jti="t2", sid="s1"), token(jti="s1")):
         with pytest.raises(Problem) as caught:
             judge.authenticate(revoked, NOW)

@@ -8,8 +8,8 @@ import pytest
 from tests.realtime.house import BASE, House
 from twisted.internet.defer import Deferred
 
-from gateway.core.identity import Identity
-from gateway.core.verdicts import ClientError
+from gateway.core.identity import Identity, Revocation
+from gateway.core.verdicts import ClientError, CloseReason
 
 CHANNELS = """
 [channels.lobby]
@@ -54,7 +54,7 @@ def test_without_a_good_token_nobody_is_let_in(token: str) -> None:
     A missing, false or revoked token closes the connection with a code that ends the SDK's attempts.
     """
     house = House(CHANNELS)
-    house.revocations.add_token("stolen", house.wall() + 3600)
+    house.revocations.add(Revocation(house.wall() + 3600, token_id="stolen"))
     person = house.enter(token)
     assert person.told() == []
     assert person.wire.closed == (3500, "invalid token")
@@ -163,7 +163,7 @@ def test_an_opening_identity_is_looked_at_again_when_it_connects() -> None:
     identity = Identity("alice", "test", house.wall() + 2, token_id="t1", claims={"sub": "alice"})
     late = house.come(identity=identity)
     revoked = house.come(identity=Identity("bob", "test", house.wall() + 60, token_id="t2", claims={"sub": "bob"}))
-    house.revocations.add_token("t2", house.wall() + 60)
+    house.revocations.add(Revocation(house.wall() + 60, token_id="t2"))
     house.pass_time(3)
     late.ask(connect={})
     revoked.ask(connect={})
@@ -328,15 +328,55 @@ def test_a_command_after_the_grace_closes_at_once() -> None:
 
 def test_a_revoked_token_closes_live_connections() -> None:
     """
-    By its id and by its subject, within a sweep.
+    By its id, its session and its subject, at once; others of the same subject with a newer token stay.
     """
     house = House(CHANNELS)
-    one, two, three = house.connected("a;jti=1"), house.connected("b;jti=2"), house.connected("c;jti=3")
-    house.revocations.add_token("1", house.wall() + 3600)
-    house.revocations.add_subject("b", house.wall() + 1, house.wall() + 3600)
-    house.pass_time(1.25)
-    assert one.wire.closed == two.wire.closed == (3500, "invalid token")
-    assert three.wire.closed is None
+    tokens = ("a;jti=1", "a;jti=1", "b;jti=2", "c;sid=3;jti=3", "d;jti=4")
+    people = [house.connected(token) for token in tokens]
+    until = house.wall() + 3600
+    house.revocations.add(Revocation(until, token_id="1"))
+    house.revocations.add(Revocation(until, subject="b", issued_before=house.wall() + 1))
+    house.revocations.add(Revocation(until, token_id="3"))
+    house.revocations.add(Revocation(until, subject="d", issued_before=house.wall() - 1))
+    assert [person.wire.closed for person in people] == [(3500, "invalid token")] * 4 + [None]
+    assert len(house.node.holders) == 1
+
+
+def test_a_refreshed_connection_is_found_by_its_newer_token() -> None:
+    """
+    The token that it was let in with means it no more, the one that it lives by does.
+    """
+    house = House(CHANNELS)
+    person = house.connected("a;jti=1")
+    assert "refresh" in person.reply(refresh={"token": "a;jti=2"})
+    house.revocations.add(Revocation(house.wall() + 60, token_id="1"))
+    assert person.wire.closed is None
+    house.revocations.add(Revocation(house.wall() + 60, token_id="2"))
+    assert person.wire.closed == (3500, "invalid token")
+    assert len(house.node.holders) == 0
+
+
+def test_nothing_is_kept_of_those_who_left() -> None:
+    """
+    Whatever ends a connection, also one that is not let in yet, nothing of its token is kept.
+    """
+    answer: Deferred[Any] = Deferred()
+    house = House(
+        CHANNELS + '[realtime.on_connect]\nupstream = "backend"\nhttp = "POST /connect"\n', {"POST /connect": answer}
+    )
+    waiting = house.enter("a;jti=1;sid=1")
+    assert len(house.node.holders) == 1
+    house.revocations.add(Revocation(house.wall() + 60, token_id="1"))
+    assert waiting.wire.closed == (3500, "invalid token")
+    house.answers["POST /connect"] = {}
+    people = [house.connected(f"a;jti=2;sid=s{number % 2}") for number in range(4)]
+    assert len(house.node.holders) == 3
+    people[0].lose()
+    people[1].leave()
+    people[2].side.close(CloseReason.SLOW.closing)
+    assert len(house.node.holders) == 2
+    people[3].lose()
+    assert len(house.node.holders) == 0
 
 
 def test_pings_begin_at_random_and_silence_is_closed() -> None:

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
 from gateway.config.sections import AdminKey, Listen, Secret
-from gateway.core.identity import Identity
+from gateway.core.identity import Identity, Revocation
 from gateway.memory.revocations import MemoryRevocations
 from gateway.web.admin import AdminPort, Operations
 from gateway.web.admin_pages import pages
@@ -40,8 +40,13 @@ class Admin:
     An admin port whose orders are remembered.
     """
 
-    def __init__(self, keys: Iterable[AdminKey] = KEYS, listen: Listen | None = None) -> None:
-        self.revocations = MemoryRevocations(lambda: NOW)
+    def __init__(
+        self,
+        keys: Iterable[AdminKey] = KEYS,
+        listen: Listen | None = None,
+        revocations: MemoryRevocations | None = None,
+    ) -> None:
+        self.revocations = revocations or MemoryRevocations(lambda: NOW)
         self.ready = True
         self.faults: list[str] = []
         self.reloads = 0
@@ -344,6 +349,27 @@ async def test_revoke_a_token() -> None:
         assert admin.revocations.is_revoked(identity(token_id="t2"))
         assert not admin.revocations.is_revoked(identity(token_id="t3"))
         assert [fields["key"] for event, fields in admin.audited if event == "admin.revoke"] == ["support"] * 3
+
+
+class Away(MemoryRevocations):
+    """Revocations whose store cannot be reached."""
+
+    async def revoke(self, revocation: Revocation) -> bool:
+        """It holds here."""
+        self.add(revocation)
+        return False
+
+
+@pytest_twisted.ensureDeferred
+async def test_revoke_while_the_store_is_away() -> None:
+    """
+    What others cannot be told yet is taken, holds here, and is said to be pending.
+    """
+    async with Admin(revocations=Away(lambda: NOW)) as admin:
+        answer = await admin.ask("/api/revoke", method="POST", key=REVOKE, body=b'{"token_id": "t1", "ttl_s": 60}')
+        assert status_of(answer) == 202
+        assert json.loads(body_of(answer)) == {"revoked": True, "until": NOW + 60, "pending": True}
+        assert admin.revocations.is_revoked(identity(token_id="t1"))
 
 
 @pytest_twisted.ensureDeferred

@@ -8,11 +8,11 @@ Empty lines and lines that begin with ``#`` are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.auth.compact import parse_object
+from gateway.core.identity import Revocation
 from gateway.ports.identity import Revocations
 
 __all__ = ["RevocationFault", "load_revocations"]
@@ -44,14 +44,14 @@ def load_revocations(path: Path, revocations: Revocations, now: float) -> int:
         RevocationFault: lines are wrong; every one is named.
         OSError: the file cannot be read.
     """
-    adding: list[Callable[[], None]] = []
+    adding: list[Revocation] = []
     faults: list[str] = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         text = line.strip()
         if not text or text.startswith(b"#"):
             continue
         try:
-            until, add = _read(parse_object(text), revocations)
+            revocation = _read(parse_object(text))
         except RecursionError:
             faults.append(f"{path}:{number}: is nested too deeply")
         except UnicodeDecodeError:
@@ -59,17 +59,17 @@ def load_revocations(path: Path, revocations: Revocations, now: float) -> int:
         except ValueError as error:
             faults.append(f"{path}:{number}: {error}")
         else:
-            if until > now:
-                adding.append(add)
+            if revocation.until > now:
+                adding.append(revocation)
     if faults:
         more = len(faults) - _MOST_SHOWN
         raise RevocationFault("\n".join([*faults[:_MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])]))
-    for add in adding:
-        add()
+    for revocation in adding:
+        revocations.add(revocation)
     return len(adding)
 
 
-def _read(entry: dict[str, Any], revocations: Revocations) -> tuple[float, Callable[[], None]]:
+def _read(entry: dict[str, Any]) -> Revocation:
     named = [name for name in (*_TOKEN, "subject") if name in entry]
     if len(named) != 1:
         raise ValueError("exactly one of token_id, jti, sid and subject is needed")
@@ -83,9 +83,8 @@ def _read(entry: dict[str, Any], revocations: Revocations) -> tuple[float, Calla
         raise ValueError(f"{unknown[0]!r} has no meaning beside {name}")
     until = _time(entry, "until")
     if name in _TOKEN:
-        return until, lambda: revocations.add_token(value, until)
-    before = _time(entry, "issued_before")
-    return until, lambda: revocations.add_subject(value, before, until)
+        return Revocation(until, token_id=value)
+    return Revocation(until, subject=value, issued_before=_time(entry, "issued_before"))
 
 
 def _time(entry: dict[str, Any], name: str) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "Revocation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +37,21 @@ class Identity:
     scopes: frozenset[str] = frozenset()
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
     credential: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """
+    What is refused before its time: one token or session, or all that a subject was issued before a time.
+
+    Attributes:
+        until: When it may be forgotten: not before the tokens meant have expired. Epoch seconds.
+        token_id: A ``jti`` or ``sid``; empty if a subject is meant.
+        subject: Empty if a token is meant.
+        issued_before: Of a subject's tokens; epoch seconds.
+    """
+
+    until: float
+    token_id: str = ""
+    subject: str = ""
+    issued_before: float = 0.0

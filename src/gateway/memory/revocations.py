@@ -4,9 +4,9 @@ What was revoked before its time, as far as this instance was told.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from gateway.core.identity import Identity
+from gateway.core.identity import Identity, Revocation
 
 __all__ = ["MemoryRevocations"]
 
@@ -29,26 +29,46 @@ class MemoryRevocations:
         self._tokens: dict[str, float] = {}
         self._subjects: dict[str, tuple[float, float]] = {}
         self._sweep_at = _SWEEP_LEAST
+        self._watchers: list[Callable[[Revocation], None]] = []
 
     @property
     def held(self) -> int:
         """How many revocations are kept."""
         return len(self._tokens) + len(self._subjects)
 
-    def add_token(self, token_id: str, until: float) -> None:
-        """
-        Revoke one token or session; of two times the later holds.
-        """
-        self._tokens[token_id] = max(until, self._tokens.get(token_id, until))
-        self._sweep()
+    def __iter__(self) -> Iterator[Revocation]:
+        for token_id, until in list(self._tokens.items()):
+            yield Revocation(until, token_id=token_id)
+        for subject, (before, until) in list(self._subjects.items()):
+            yield Revocation(until, subject=subject, issued_before=before)
 
-    def add_subject(self, subject: str, issued_before: float, until: float) -> None:
+    def add(self, revocation: Revocation) -> None:
         """
-        Revoke what *subject* was issued before a time, and what does not say when it was issued.
+        Revoke one token or session, or what a subject was issued before a time and what does not say when.
         """
-        before, kept = self._subjects.get(subject, (issued_before, until))
-        self._subjects[subject] = (max(before, issued_before), max(kept, until))
+        until = revocation.until
+        if revocation.token_id:
+            token_id = revocation.token_id
+            self._tokens[token_id] = max(until, self._tokens.get(token_id, until))
+        else:
+            before, kept = self._subjects.get(revocation.subject, (revocation.issued_before, until))
+            self._subjects[revocation.subject] = (max(before, revocation.issued_before), max(kept, until))
         self._sweep()
+        for told in self._watchers:
+            told(revocation)
+
+    async def revoke(self, revocation: Revocation) -> bool:
+        """
+        The same: there is no other instance.
+        """
+        self.add(revocation)
+        return True
+
+    def watch(self, told: Callable[[Revocation], None]) -> None:
+        """
+        Tell *told* what is added.
+        """
+        self._watchers.append(told)
 
     def is_revoked(self, identity: Identity) -> bool:
         """

@@ -44,6 +44,7 @@ async def connect(node: RealtimeNode, client: Client, command: c.Command) -> Non
     client.identified(identity, identity.claims if identity is not None else dict(client.settings.anonymous_claims))
     if identity is not None and not node.has_room(client.user):
         raise Refused(CloseReason.CONNECTION_LIMIT.closing)
+    node.holders.put(client)
     client.device = _device(client, identity, asked)
     client.conn_info = _info(client)
     node.count_user(client)

@@ -100,7 +100,9 @@ class Identities:
         identity = await self.verify_or_close(token)
         if identity.subject != client.user or identity.issuer != client.identity.issuer:
             raise Refused(CloseReason.INVALID_TOKEN.closing)
+        client.node.holders.drop(client)
         client.identified(identity, identity.claims)
+        client.node.holders.put(client)
         return c.Refreshed(
             client=client.id,
             version=client.node.version,

@@ -17,6 +17,7 @@ from gateway.config.expressions import Expression
 from gateway.config.realtime_sections import Realtime
 from gateway.core import commands as c
 from gateway.core.channels import ChannelMatch
+from gateway.core.identity import Revocation
 from gateway.core.publications import ClientInfo, Published, PublishOptions
 from gateway.core.trace import new as new_trace
 from gateway.core.verdicts import CloseReason, UnsubscribeReason
@@ -24,6 +25,7 @@ from gateway.core.wheel import Wheel
 from gateway.node.background import Background
 from gateway.node.client import Client
 from gateway.node.cluster import Cluster
+from gateway.node.holders import Holders
 from gateway.node.hub import Hub
 from gateway.node.identities import Identities
 from gateway.node.presence import Presence
@@ -105,6 +107,7 @@ class RealtimeNode:
         self.log = log
         self.clients: dict[str, Client] = {}
         self.users: dict[str, dict[Client, None]] = {}
+        self.holders = Holders(self.users)
         self.opening: dict[Client, None] = {}
         self.streaming: dict[str, Client] = {}
         self.draining = False
@@ -138,6 +141,7 @@ class RealtimeNode:
         )
         self.cluster = Cluster(self)
         metrics.watch(self)
+        revocations.watch(self._revoked)
 
     def start(self) -> None:
         """
@@ -328,7 +332,6 @@ class RealtimeNode:
     # Beside the commands.
 
     async def _sweep(self) -> None:
-        self._close_revoked()
         await self.hub.sweep()
         await self.sessions.sweep()
         await self.presence.sweep(self._announces)
@@ -337,9 +340,9 @@ class RealtimeNode:
         match = self.rules.channels.match(channel)
         return match is not None and match.rule.join_leave
 
-    def _close_revoked(self) -> None:
+    def _revoked(self, revocation: Revocation) -> None:
         """Close those whose token was revoked."""
-        for client in list(self.clients.values()):
+        for client in self.holders.of(revocation):
             if client.identity is not None and self.identities.is_revoked(client.identity):
                 client.close(CloseReason.INVALID_TOKEN.closing)
 

@@ -63,6 +63,7 @@ def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool
         connections.pop(client, None)
         if not connections:
             del node.users[client.user]
+    node.holders.drop(client)
     node.metrics.closed.inc(client.transport.kind, str(closing.code))
     record = client.session
     if record is not None and node.streaming.get(record.id) is client:

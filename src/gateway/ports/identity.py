@@ -4,11 +4,12 @@ The seams of identity: who verifies a credential, and who remembers what was rev
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from gateway.core.identity import Identity
+from gateway.core.identity import Identity, Revocation
 
 __all__ = ["Authenticator", "Revocations"]
 
@@ -41,14 +42,24 @@ class Authenticator(Protocol):
 
 class Revocations(Protocol):
     """
-    What was revoked before its time.
+    What was revoked before its time, as this instance knows it.
+
+    Open when the store is away: what is known here holds.
     """
 
-    def add_token(self, token_id: str, until: float) -> None:
-        """Revoke one token by its ``jti`` (or ``sid``) until *until*, epoch seconds, when it would have expired."""
+    def add(self, revocation: Revocation) -> None:
+        """Revoke here alone; of two of the same token or subject the further-reaching holds."""
 
-    def add_subject(self, subject: str, issued_before: float, until: float) -> None:
-        """Revoke all that *subject* was issued before *issued_before*; forgotten at *until*. Epoch seconds."""
+    async def revoke(self, revocation: Revocation) -> bool:
+        """
+        Revoke here at once and on every instance within a second, also after restarts.
+
+        Returns:
+            False if the store is away: it holds here, and is written once the store is back.
+        """
 
     def is_revoked(self, identity: Identity) -> bool:
         """Whether *identity* was revoked. Called for every request; must not block."""
+
+    def watch(self, told: Callable[[Revocation], None]) -> None:
+        """Have *told* called with each revocation as soon as it holds here, whoever ordered it."""

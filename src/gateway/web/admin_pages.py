@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 from twisted.internet.defer import Deferred
 
+from gateway.core.identity import Revocation
 from gateway.core.problems import Problem
 from gateway.node.api_keys import Key
 from gateway.ports.identity import Revocations
@@ -23,7 +24,7 @@ JSON: Final = b"application/json"
 _PROMETHEUS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 LONGEST_S: Final = 10 * 365 * 86400.0
-"""A revocation without an end, in a store that lives as long as its process."""
+"""A revocation without an end."""
 
 
 class Answer(NamedTuple):
@@ -129,7 +130,9 @@ def pages(operations: Operations) -> dict[bytes, Page]:
         b"/upstreams": Page(b"GET", "read", lambda _key, _body: _answered(operations.upstreams(), _json)),
         b"/openapi.json": Page(b"GET", "read", lambda _key, _body: _json(operations.openapi())),
         b"/reload": Page(b"POST", "operate", reload),
-        b"/api/revoke": Page(b"POST", "revoke", lambda key, body: _revoke(operations, key.name, body)),
+        b"/api/revoke": Page(
+            b"POST", "revoke", lambda key, body: Deferred.fromCoroutine(_revoke(operations, key.name, body))
+        ),
     }
 
 
@@ -154,7 +157,7 @@ class _Revoke(msgspec.Struct, forbid_unknown_fields=True):
 _decode_revoke = msgspec.json.Decoder(_Revoke).decode
 
 
-def _revoke(operations: Operations, key: str, body: bytes) -> Answer:
+async def _revoke(operations: Operations, key: str, body: bytes) -> Answer:
     try:
         order = _decode_revoke(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -169,13 +172,16 @@ def _revoke(operations: Operations, key: str, body: bytes) -> Answer:
     until = order.until if order.until is not None else now + (LONGEST_S if order.ttl_s is None else order.ttl_s)
     if not now < until <= now + LONGEST_S:
         raise Problem("bad_request", "until and ttl_s lie in the future, ten years away at most.")
+    before = now if order.issued_before is None else order.issued_before
     if order.token_id:
-        operations.revocations.add_token(order.token_id, until)
-    elif order.subject:
-        before = now if order.issued_before is None else order.issued_before
-        operations.revocations.add_subject(order.subject, before, until)
+        revocation = Revocation(until, token_id=order.token_id)
+    else:
+        revocation = Revocation(until, subject=order.subject or "", issued_before=before)
+    # Before it is stored: whoever hangs up has ordered it all the same.
     operations.audit("admin.revoke", {"key": key, "token_id": order.token_id, "subject": order.subject, "until": until})
-    return _json({"revoked": True, "until": until})
+    if await operations.revocations.revoke(revocation):
+        return _json({"revoked": True, "until": until})
+    return _json({"revoked": True, "until": until, "pending": True}, 202)
 
 
 def _answered(value: _T | Deferred[_T], answer: Callable[[_T], Answer]) -> Answer | Deferred[Answer]:
