@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from tests.contract.buses import buses
+from tests.contract.revokers import revokers
 from tests.redis.fixtures import link, redis, redis_server
 from tests.redis.server import RedisServer
 from twisted.internet.task import Clock, deferLater
@@ -25,7 +26,7 @@ from gateway.ports.instances import InstanceRegistry
 from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore
 from gateway.ports.sessions import EventOutbox, SessionStore
 
-__all__ = ["buses", "redis", "redis_server"]
+__all__ = ["buses", "redis", "redis_server", "revokers"]
 
 
 @dataclass

@@ -4,14 +4,14 @@ The seams of identity: who verifies a credential, and who remembers what was rev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
 from gateway.core.identity import Identity, Revocation
 
-__all__ = ["Authenticator", "Revocations"]
+__all__ = ["Authenticator", "KnownRevocations", "Revocations"]
 
 
 class Authenticator(Protocol):
@@ -40,26 +40,44 @@ class Authenticator(Protocol):
         """Whether every issuer has keys."""
 
 
-class Revocations(Protocol):
+class KnownRevocations(Protocol):
     """
-    What was revoked before its time, as this instance knows it.
-
-    Open when the store is away: what is known here holds.
+    What was revoked before its time, as far as this instance was told. Asked for every request: nothing here blocks.
     """
 
     def add(self, revocation: Revocation) -> None:
-        """Revoke here alone; of two of the same token or subject the further-reaching holds."""
+        """Revoke here; of two of the same token or subject the further-reaching holds."""
+
+    def is_revoked(self, identity: Identity) -> bool:
+        """Whether *identity* was revoked."""
+
+    def watch(self, told: Callable[[Revocation], None]) -> None:
+        """Have *told* called with each revocation as soon as it holds here, whoever ordered it."""
+
+    def __iter__(self) -> Iterator[Revocation]:
+        """Everything that is known, perhaps with some that have ended."""
+
+
+class Revocations(Protocol):
+    """
+    What was revoked before its time: what this instance alone was told, and what all know.
+
+    Open when the store is away: what is known here goes on to hold.
+    """
+
+    def add(self, revocation: Revocation) -> None:
+        """Revoke here alone."""
 
     async def revoke(self, revocation: Revocation) -> bool:
         """
         Revoke here at once and on every instance within a second, also after restarts.
 
         Returns:
-            False if the store is away: it holds here, and is written once the store is back.
+            False if the store is away: it holds here, and everywhere once the store is back.
         """
 
     def is_revoked(self, identity: Identity) -> bool:
-        """Whether *identity* was revoked. Called for every request; must not block."""
+        """Whether *identity* was revoked. Called for every request; does not block."""
 
     def watch(self, told: Callable[[Revocation], None]) -> None:
         """Have *told* called with each revocation as soon as it holds here, whoever ordered it."""
