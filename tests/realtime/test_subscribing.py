@@ -28,6 +28,11 @@ subscribe = { upstream = "backend", http = "POST /may", set = { id = "channel.id
 subscribe = { upstream = "backend", http = "POST /may", allowed = "allowed" }
 """
 
+PASSING = """
+[channels.passing]
+subscribe = "authenticated"
+"""
+
 KEPT = """
 [channels.lobby]
 subscribe = "authenticated"
@@ -387,9 +392,9 @@ def test_a_thousand_subscribe_while_publications_go_on() -> None:
         assert told[-1]["push"]["pub"]["data"] == "end"
 
 
-def test_a_gap_restarts_the_subscriptions_of_the_channel() -> None:
+def test_a_gap_that_history_cannot_fill_restarts_the_subscriptions_of_the_channel() -> None:
     """
-    A publication whose offset is not the next one: 2500, and SDKs recover from where they were.
+    A publication that the store does not know, nor what is before it: 2500, and SDKs ask to recover.
     """
     from gateway.core.publications import Publication
 
@@ -411,11 +416,11 @@ def test_a_link_that_was_lost_restarts_live_subscriptions_and_fails_those_being_
     Whatever may have missed something begins anew; nothing goes on with a silent hole.
     """
     answer: Deferred[bytes] = Deferred()
-    house = House(SNAPSHOT + KEPT, {"POST /table": answer})
+    house = House(SNAPSHOT + PASSING, {"POST /table": answer})
     alice = house.connected()
-    alice.reply(subscribe={"channel": "lobby"})
-    alice.ask(subscribe={"channel": "table:1"})
-    house.node.hub.interrupted(["lobby", "table:1", "unknown"])
+    alice.reply(subscribe={"channel": "passing"})
+    alice.ask(subscribe={"channel": "plain:1"})
+    house.node.hub.interrupted(["passing", "plain:1", "unknown"])
     assert [push["unsubscribe"]["code"] for push in alice.pushes()] == [2500]
     answer.callback(b"{}")
     [reply] = alice.told()
@@ -443,6 +448,7 @@ def test_a_server_side_subscription_with_a_gap_closes_so_that_the_client_comes_b
     )["connect"]["subs"]["user:alice"]
     assert reply["recovered"] is True
     assert [each["data"] for each in reply["publications"]] == ["missed"]
+    house.channels.stream("user:alice").epoch = "another"
     house.node.hub.interrupted(["user:alice"])
     assert again.wire.closed == (3010, "insufficient state")
 

@@ -187,6 +187,10 @@ class Realtime:
         default=25.0, metadata=_("A connection may outlive its token by this, to refresh it.", least=0)
     )
     presence_ttl_s: float = field(default=60.0, metadata=_("An entry that is not renewed is gone after this long."))
+    position_check_s: float = field(
+        default=40.0,
+        metadata=_("A quiet channel with history is compared with the store about this often; 0: never.", least=0),
+    )
     join_leave_tick_s: float = field(
         default=0.5, metadata=_("Joins and leaves of a channel are told together, this often.")
     )

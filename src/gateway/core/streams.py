@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from gateway.core.publications import Position, Publication
 
-__all__ = ["is_recovered", "merge"]
+__all__ = ["is_recovered", "merge", "until_hole"]
 
 
 def is_recovered(since: Position, top: Position, publications: Sequence[Publication]) -> bool:
@@ -41,13 +41,23 @@ def merge(
         Everything in order without repeats, and the position after it; None if a live one is
         missing between the two, so that the subscriber must begin anew.
     """
+    merged, position, whole = until_hole(history, top, live)
+    return (merged, position) if whole else None
+
+
+def until_hole(
+    history: Sequence[Publication], top: Position, live: Iterable[Publication]
+) -> tuple[list[Publication], Position, bool]:
+    """
+    The same up to the first one that is missing, with the position there, and whether there was no hole.
+    """
     merged = list(history)
     offset = top.offset
     for publication in live:
         if publication.offset <= offset:
             continue
         if publication.offset != offset + 1:
-            return None
+            return merged, Position(offset, top.epoch), False
         merged.append(publication)
         offset = publication.offset
-    return merged, Position(offset, top.epoch)
+    return merged, Position(offset, top.epoch), True

@@ -6,23 +6,24 @@ bytes go straight to each socket where nothing is queued. Per delivery that is o
 one comparison; whatever else there is to decide (who may, who is slow, what was missed) is decided
 before, by moving a subscription from one set to another.
 
-Order and gaps are looked at once per channel, not per subscriber: all hear the same sequence.
+Order and gaps are looked at once per channel, not per subscriber: all hear the same sequence. A gap is
+filled from history before anything newer is delivered, see ``node.mending``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import DeferredLock
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from gateway.core.channels import ChannelMatch
 from gateway.core.publications import ClientInfo, Position, Publication
 from gateway.core.verdicts import UnsubscribeReason
+from gateway.node.mending import Mending
+from gateway.node.room import UNKNOWN, Group, Room
 from gateway.node.rulebook import ChannelRule
 from gateway.node.subscription import Subscription
-from gateway.ports.clients import Form
 from gateway.ports.realtime import Broker
 
 __all__ = ["Group", "Hub", "Room"]
@@ -33,89 +34,8 @@ MOST_PENDING = 64 * 1024
 LINGER_S = 5.0
 """How long a channel that nobody hears any more is still heard, in case somebody comes back."""
 
-_UNKNOWN = -1
-
-
 MANY = 100
 """Subscribers whom it takes a while to tell."""
-
-
-class Group:
-    """
-    The listeners of a channel that share a form.
-
-    Attributes:
-        direct: With how each one's bytes are sent; nothing is queued for these.
-        queued: The others: blocked, or without a socket of their own.
-    """
-
-    __slots__ = ("direct", "queued")
-
-    def __init__(self) -> None:
-        self.direct: dict[Subscription, Callable[[bytes], int]] = {}
-        self.queued: dict[Subscription, None] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.direct or self.queued)
-
-    def __iter__(self) -> Iterator[Subscription]:
-        yield from self.direct
-        yield from self.queued
-
-
-class Room:
-    """
-    One channel on this node.
-
-    Attributes:
-        groups: Live subscriptions by form.
-        joining: Subscriptions that are still being made; publications are kept for them.
-        position: The last publication that came, or what history said; offset -1 while unknown.
-        heard: The broker delivers this channel.
-        comings: Users that came or went since they were last told, see ``node.presence``.
-        told: Many were sent a publication in this turn of the reactor; another one waits for its end.
-    """
-
-    __slots__ = (
-        "comings",
-        "epoch",
-        "groups",
-        "heard",
-        "joining",
-        "last_at",
-        "lock",
-        "name",
-        "offset",
-        "pending",
-        "pending_bytes",
-        "quiet_since",
-        "rule",
-        "size",
-        "timer",
-        "told",
-    )
-
-    def __init__(self, match: ChannelMatch[ChannelRule]) -> None:
-        self.name = match.name
-        self.rule: ChannelRule = match.rule
-        self.groups: dict[Form, Group] = {}
-        self.joining: dict[Subscription, None] = {}
-        self.size = 0
-        self.offset = _UNKNOWN
-        self.epoch = ""
-        self.heard = False
-        self.lock = DeferredLock()
-        self.last_at = float("-inf")
-        self.pending: list[Publication] = []
-        self.pending_bytes = 0
-        self.timer: IDelayedCall | None = None
-        self.told = False
-        self.quiet_since = 0.0
-        self.comings: dict[str, tuple[bool, ClientInfo]] = {}
-
-    def __iter__(self) -> Iterator[Subscription]:
-        for group in self.groups.values():
-            yield from group
 
 
 class Hub:
@@ -126,6 +46,9 @@ class Hub:
         insufficient: Called with a subscription whose sequence was broken: it must begin anew.
         came: Called with a room, a user's connection, and whether it came or went.
         counted: Called with the number of deliveries of each publication.
+        spawn: Runs a coroutine that nobody waits for, under a name.
+        random: Evenly from 0 to 1.
+        check_s: How often the position of a quiet channel is compared with the store's; 0: never.
     """
 
     def __init__(
@@ -136,6 +59,9 @@ class Hub:
         insufficient: Callable[[Subscription, UnsubscribeReason], None],
         came: Callable[[Room, ClientInfo, bool], None],
         counted: Callable[[str, int], None],
+        spawn: Callable[[str, Any], Any],
+        random: Callable[[], float],
+        check_s: float,
     ) -> None:
         self.rooms: dict[str, Room] = {}
         self._broker = broker
@@ -145,6 +71,7 @@ class Hub:
         self._came = came
         self._counted = counted
         self._empty: dict[Room, None] = {}
+        self.mending = Mending(self, broker, clock, spawn, random, check_s)
         broker.listen(self)
 
     # Who listens.
@@ -167,6 +94,8 @@ class Hub:
                     if not room.heard:
                         await self._broker.subscribe(room.name)
                         room.heard = True
+                        if room.rule.history is not None:
+                            self.mending.watch(room)
             except BaseException:
                 room.joining.pop(subscription, None)
                 self._vacant(room)
@@ -177,28 +106,40 @@ class Hub:
         """
         Take the top of the stream as history told it, if nothing has come since.
         """
-        if room.offset == _UNKNOWN:
+        if room.offset >= 0 and room.epoch != top.epoch:
+            self._broken(room, joining=False)
+            room.offset = UNKNOWN
+        if room.offset == UNKNOWN:
             room.offset, room.epoch = top.offset, top.epoch
 
     def live(self, room: Room, subscription: Subscription) -> None:
         """
         Deliver to *subscription* from now on. What waits to be sent together goes out first: it has that already.
         """
+        room.joining.pop(subscription, None)
+        room.size += 1
+        if subscription.offset > room.offset and room.rule.history is not None:
+            # It read more than has come here; what is still to come up to there is not for it.
+            room.late[subscription] = subscription.offset
+        else:
+            self._seat(room, subscription)
+
+    def _seat(self, room: Room, subscription: Subscription) -> None:
         if room.pending:
             self.flush(room)
-        room.joining.pop(subscription, None)
         transport = subscription.client.transport
         group = room.groups.get(transport.form)
         if group is None:
             group = room.groups[transport.form] = Group()
         self._place(group, subscription)
-        room.size += 1
 
     def leave(self, room: Room, subscription: Subscription) -> None:
         """
         Deliver no more to *subscription*.
         """
         room.joining.pop(subscription, None)
+        if room.late.pop(subscription, None) is not None:
+            room.size -= 1
         form = subscription.client.transport.form
         group = room.groups.get(form)
         if group is not None:
@@ -247,7 +188,9 @@ class Hub:
                     continue  # Somebody came while we waited.
                 del self._empty[room]
                 room.heard = False
-                room.offset = _UNKNOWN
+                room.offset = UNKNOWN
+                room.mended = None
+                self.mending.unwatch(room)
                 await self._broker.unsubscribe(room.name)
                 if not room.size and not room.joining and self.rooms.get(room.name) is room:
                     del self.rooms[room.name]
@@ -263,16 +206,21 @@ class Hub:
             return
         offset = publication.offset
         if offset:
-            if room.offset != _UNKNOWN and (offset != room.offset + 1 or epoch != room.epoch):
-                if epoch == room.epoch and offset <= room.offset:
-                    return
-                self._broken(room)
+            if (offset != room.offset + 1 or epoch != room.epoch) and room.offset != UNKNOWN:
+                for subscription in room.joining:
+                    subscription.keep(publication)
+                self.mending.out_of_line(room, publication, epoch)
+                return
             room.offset = offset
             room.epoch = epoch
         for subscription in room.joining:
             subscription.keep(publication)
-        if not room.groups:
-            return
+        if room.groups:
+            self._spread(room, publication)
+        if room.late:
+            self._catch_up(room)
+
+    def _spread(self, room: Room, publication: Publication) -> None:
         hold_s = room.rule.coalesce_s
         if hold_s:
             now = self._seconds()
@@ -290,6 +238,38 @@ class Hub:
             if room.told:
                 self._clock.callLater(0, setattr, room, "told", False)
         self._send(room, (publication,))
+
+    def _catch_up(self, room: Room) -> None:
+        """Seat those who have no more than the room has now."""
+        for subscription, offset in list(room.late.items()):
+            if offset <= room.offset:
+                del room.late[subscription]
+                self._seat(room, subscription)
+
+    def mended(self, room: Room, publications: Sequence[Publication], position: Position) -> None:
+        """
+        Deliver what was missed, to those who are late only what they do not have; the room stands at *position*.
+        """
+        if room.pending:
+            self.flush(room)
+        if publications and room.groups:
+            self._send(room, publications)
+        room.offset, room.epoch = position.offset, position.epoch
+        for subscription, offset in list(room.late.items()):
+            client = subscription.client
+            for publication in publications:
+                if publication.offset > offset:
+                    client.send(client.transport.form.dialect.publication(room.name, publication))
+                    if subscription in room.late:
+                        room.late[subscription] = publication.offset
+        self._catch_up(room)
+
+    def lost(self, room: Room, position: Position) -> None:
+        """
+        What was missed cannot be had: every subscription begins anew.
+        """
+        self._broken(room)
+        room.offset, room.epoch = position.offset, position.epoch
 
     def _due(self, room: Room) -> None:
         room.timer = None
@@ -356,19 +336,26 @@ class Hub:
 
     def interrupted(self, channels: Sequence[str]) -> None:
         """
-        Begin anew whatever may have missed something.
+        Have what may have missed something mended; where nothing is kept of a channel, its subscriptions begin anew.
         """
+        holed = []
         for channel in channels:
             room = self.rooms.get(channel)
-            if room is not None:
+            if room is None:
+                continue
+            if room.rule.history is None:
                 self._broken(room)
-                room.offset = _UNKNOWN
+            elif room.mended is not None:
+                room.mended.again = True
+            elif room.offset != UNKNOWN:
+                holed.append(room)
+        self.mending.begin(holed)
 
-    def _broken(self, room: Room) -> None:
+    def _broken(self, room: Room, *, joining: bool = True) -> None:
         """End every subscription whose sequence has a hole; those that are being made find it out themselves."""
         if room.pending:
             self.flush(room)
-        for subscription in room.joining:
+        for subscription in room.joining if joining else ():
             subscription.broken = True
         for subscription in list(room):
             self._insufficient(subscription, UnsubscribeReason.INSUFFICIENT_STATE)

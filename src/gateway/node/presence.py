@@ -16,7 +16,7 @@ from gateway.node.rulebook import encoded
 from gateway.ports.realtime import Broker, Occupancy, PresenceStore
 
 if TYPE_CHECKING:
-    from gateway.node.hub import Room
+    from gateway.node.room import Room
     from gateway.node.subscription import Subscription
 
 __all__ = ["Presence"]

@@ -121,6 +121,9 @@ class RealtimeNode:
             insufficient=self.end,
             came=self.presence.came,
             counted=metrics.delivered,
+            spawn=self.spawn,
+            random=random,
+            check_s=section.position_check_s,
         )
         self.sessions = Sessions(
             stores.sessions,
@@ -166,6 +169,7 @@ class RealtimeNode:
         self.telling.backends = hooks
         self.sessions.window_s = section.resume_window_s
         self.presence.ttl_s = section.presence_ttl_s
+        self.hub.mending.check_s = section.position_check_s
 
     @property
     def on_connect(self) -> Backend | None:
@@ -333,6 +337,7 @@ class RealtimeNode:
 
     async def _sweep(self) -> None:
         await self.hub.sweep()
+        self.hub.mending.check()
         await self.sessions.sweep()
         await self.presence.sweep(self._announces)
 

@@ -16,7 +16,7 @@ from gateway.core import commands as c
 from gateway.core.channels import ChannelMatch
 from gateway.core.identity import Identity
 from gateway.core.publications import Position, Publication
-from gateway.core.streams import is_recovered, merge
+from gateway.core.streams import is_recovered, until_hole
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.node.facts import channel_facts
 from gateway.node.rulebook import ChannelRule, encoded
@@ -106,10 +106,12 @@ class _Made:
         position = self._top
         publications = list(kept)
         if position is not None:
-            merged = merge(self._publications if self._recovered else (), position, kept)
-            if merged is None:
+            room = subscription.room
+            publications, position, whole = until_hole(self._publications if self._recovered else (), position, kept)
+            if not whole and (room is None or room.mended is None):
                 raise ClientError(ErrorCode.INTERNAL, "the channel was interrupted; subscribe again")
-            publications, position = merged
+            # What is missing is being read for the whole room, and comes with what follows.
+            subscription.offset = position.offset
         if self._version:
             publications = [each for each in publications if not each.version or each.version > self._version]
         node = subscription.client.node

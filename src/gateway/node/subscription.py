@@ -14,7 +14,7 @@ from gateway.node.rulebook import ChannelRule
 
 if TYPE_CHECKING:
     from gateway.node.client import Client
-    from gateway.node.hub import Room
+    from gateway.node.room import Room
 
 __all__ = ["Subscription"]
 
@@ -27,6 +27,7 @@ class Subscription:
     From the moment it is asked for until it ended.
 
     Attributes:
+        offset: Of the last publication that its reply gave it.
         live: Its reply was sent; publications go to the client.
         broken: Something may have been missed while it was being made.
         info: How others see it in this channel.
@@ -45,6 +46,7 @@ class Subscription:
         "join_leave",
         "live",
         "match",
+        "offset",
         "present",
         "room",
         "server_side",
@@ -55,6 +57,7 @@ class Subscription:
         self.match = match
         self.server_side = server_side
         self.room: Room | None = None
+        self.offset = 0
         self.live = False
         self.broken = False
         self.present = False
