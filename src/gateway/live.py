@@ -111,6 +111,7 @@ class Live:
             hooks={},
             conn_infos=_conn_info,
             stores=memory_stores(MemoryChannels(reactor.seconds, wall), self._bus(), wall),
+            store=config.store,
             authenticator=authenticator,
             revocations=revocations,
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),
@@ -198,7 +199,7 @@ class Live:
             found.append(_entry(section.http_stream, b"POST", edge))
         if section.emulation is not None:
             said = Emulation(
-                self.node.instance,
+                lambda: self.node.instance,
                 self.node.streaming,
                 check_origin=open_.check_origin,
                 most_bytes=section.max_message_bytes,

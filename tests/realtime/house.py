@@ -337,6 +337,7 @@ class House:
             hooks=hooks,
             conn_infos=info,
             stores=replace(self.stores, broker=MemoryBroker(self.channels), bus=bus),
+            store=config.store,
             authenticator=Tokens(self.wall, self.revocations),
             revocations=self.revocations,
             metrics=RealtimeMetrics(CollectorRegistry(), Tally("auth_failures", "", ("reason",))),

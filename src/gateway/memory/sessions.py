@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.core.partitions import partition_of
+from gateway.core.partitions import PARTITIONS, partition_of
 from gateway.memory.outbox import MemoryOutbox
 from gateway.ports.sessions import Audit, Contested, Event, Opened, SessionRecord
 
@@ -34,6 +34,7 @@ class MemorySessions:
         self._records: dict[str, SessionRecord] = {}
         self._first: dict[str, Mapping[str, Any]] = {}
         self._until: dict[str, float] = {}
+        self._held: list[dict[str, None]] = [{} for _ in range(PARTITIONS)]
         self._devices: dict[tuple[str, str], dict[str, None]] = {}
 
     async def open(
@@ -43,7 +44,7 @@ class MemorySessions:
         ago_s: float = 0.0,
         beside: Collection[str] = (),
         over: SessionRecord | None = None,
-        contest: bool = True,
+        resume: bool = True,
         event: Event | None = None,
         resumed: Event | None = None,
     ) -> Opened | Contested:
@@ -56,7 +57,7 @@ class MemorySessions:
             return Opened(there, goes_on=False)
         now = self._wall()
         rivals = []
-        for session in reversed(self._devices.get((record.user, record.device), {})):
+        for session in reversed(self._devices.get((record.user, record.device), {}) if resume else {}):
             earlier = self._records[session]
             until = self._until.get(session)
             if until is not None:
@@ -67,7 +68,7 @@ class MemorySessions:
                 return self._go_on(earlier, record, now - ago_s, resumed)
             elif session not in beside:
                 rivals.append(earlier)
-        if rivals and contest:
+        if rivals:
             return Contested(rivals)
         began = now - ago_s
         record = replace(record, started_at=began, seen_at=began, cause="")
@@ -76,7 +77,8 @@ class MemorySessions:
         return Opened(record, goes_on=False)
 
     def _go_on(self, earlier: SessionRecord, record: SessionRecord, at: float, event: Event | None) -> Opened:
-        self._until.pop(earlier.id, None)
+        if self._until.pop(earlier.id, None) is not None:
+            self._held[partition_of(earlier.id)][earlier.id] = None
         facts = {**record.facts, **self._first[earlier.id]}
         record = replace(record, id=earlier.id, started_at=earlier.started_at, seen_at=at, facts=facts, cause="")
         self._records[record.id] = record
@@ -157,11 +159,14 @@ class MemorySessions:
         """
         Suspend what a dead instance held.
         """
-        lost = [record for record in self._held() if record.instance == instance][:limit]
-        for record in lost:
-            self._owe(record, seen_at)
-            self._suspend(record, seen_at, until, "instance_lost")
-        return len(lost)
+        lost = 0
+        for held in self._held:
+            some = [record for record in map(self._records.__getitem__, held) if record.instance == instance][:limit]
+            for record in some:
+                self._owe(record, seen_at)
+                self._suspend(record, seen_at, until, "instance_lost")
+            lost += len(some)
+        return lost
 
     async def restore(self, records: Sequence[tuple[SessionRecord, Event | None]]) -> Sequence[str]:
         """
@@ -194,8 +199,8 @@ class MemorySessions:
         ]
         strange = {
             record.id: record.client
-            for record in self._held()
-            if record.instance == instance and partition_of(record.id) == partition and record.id not in held
+            for record in map(self._records.__getitem__, self._held[partition])
+            if record.instance == instance and record.id not in held
         }
         return Audit(missing, taken, strange)
 
@@ -203,10 +208,7 @@ class MemorySessions:
         """
         Name the instances that hold sessions.
         """
-        return {record.instance for record in self._held()}
-
-    def _held(self) -> Sequence[SessionRecord]:
-        return [record for session, record in self._records.items() if session not in self._until]
+        return {self._records[session].instance for held in self._held for session in held}
 
     def _mine(self, session: str, client: str) -> SessionRecord | None:
         record = self._records.get(session)
@@ -218,6 +220,7 @@ class MemorySessions:
 
     def _put(self, record: SessionRecord) -> None:
         self._records[record.id] = record
+        self._held[partition_of(record.id)][record.id] = None
         self._first.setdefault(record.id, record.facts)
         if record.user:
             self._devices.setdefault((record.user, record.device), {})[record.id] = None
@@ -225,12 +228,14 @@ class MemorySessions:
     def _suspend(self, record: SessionRecord, seen_at: float, until: float, cause: str) -> None:
         self._records[record.id] = replace(record, seen_at=seen_at, cause=cause, note=b"")
         self._until[record.id] = until
+        self._held[partition_of(record.id)].pop(record.id, None)
 
     def _drop(self, session: str) -> None:
         """Forget a session."""
         record = self._records.pop(session)
         del self._first[session]
         self._until.pop(session, None)
+        self._held[partition_of(session)].pop(session, None)
         device = self._devices.get((record.user, record.device))
         if device is not None:
             device.pop(session, None)

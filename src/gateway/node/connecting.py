@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from gateway.config.expressions import Denied
 from gateway.core import commands as c
 from gateway.core.identity import Identity
-from gateway.core.partitions import ID_BITS
 from gateway.core.verdicts import ClientError, CloseReason, Refused
 from gateway.node.rulebook import encoded, json_of
+from gateway.node.standing import withdraw
 from gateway.node.subscribing import make, matched
 from gateway.node.subscription import Subscription
 
@@ -48,24 +48,34 @@ async def connect(node: RealtimeNode, client: Client, command: c.Command) -> Non
     client.device = _device(client, identity, asked)
     client.conn_info = _info(client)
     node.count_user(client)
+    try:
+        await _let_in(node, client, command, asked)
+    except BaseException:
+        # It is nobody until it tries again.
+        withdraw(node, client)
+        client.session = None
+        node.opening[client] = None
+        raise
+
+
+async def _let_in(node: RealtimeNode, client: Client, command: c.Command, asked: c.Connect) -> None:
     welcome = await _vetoed(node, client, asked)
     if client.closing is not None:
         return
-    session, _ = await node.sessions.open(
-        node.bits(ID_BITS), client.id, client.user, client.device, _session_facts(client)
-    )
+    session, goes_on = await node.sessions.open(client.id, client.user, client.device, _session_facts(client))
     client.session = session
     if client.transport.kind != "websocket":
         node.streaming[session.id] = client
     client.forget_facts()
+    try:
+        made = await _server_side(node, client, asked, welcome.get("channels") or ())
+        subs = {channel: finish() for channel, finish in made.items()} if client.closing is None else {}
+    except BaseException:
+        node.spawn("session.give_up", node.sessions.give_up(session, goes_on=goes_on))
+        raise
     if client.closing is not None:
-        await node.sessions.end(session, "closed")
+        await node.sessions.give_up(session, goes_on=goes_on)
         return
-    made = await _server_side(node, client, asked, welcome.get("channels") or ())
-    if client.closing is not None:
-        await node.sessions.end(session, "closed")
-        return
-    subs = {channel: finish() for channel, finish in made.items()}
     data = welcome.get("data")
     client.connected()
     client.answer(

@@ -4,6 +4,7 @@ What the expressions of channels, methods and lifecycle calls may name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.channels import ChannelMatch
@@ -12,7 +13,7 @@ from gateway.node.rulebook import ChannelRule, json_of
 if TYPE_CHECKING:
     from gateway.node.client import Client
 
-__all__ = ["channel_facts", "client_facts", "command_facts"]
+__all__ = ["channel_facts", "client_facts", "command_facts", "with_channel"]
 
 MOST_KEY = 128
 """Longest idempotency key of a client; a longer one is none."""
@@ -42,10 +43,17 @@ def channel_facts(client: Client, match: ChannelMatch[ChannelRule], data: bytes 
     """
     Where there is also a channel; with *data* also what was sent.
     """
-    facts: dict[str, Any] = {**client.facts(), "channel": {**match.params, "name": match.name}}
+    facts = with_channel(client.facts(), match)
     if data is not None:
         facts["data"] = json_of(data)
     return facts
+
+
+def with_channel(facts: Mapping[str, Any], match: ChannelMatch[ChannelRule]) -> dict[str, Any]:
+    """
+    Add the channel to what is known of a client.
+    """
+    return {**facts, "channel": {**match.params, "name": match.name}}
 
 
 def command_facts(client: Client, number: int, data: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from gateway.config.expressions import Expression
 from gateway.config.realtime_sections import Realtime
+from gateway.config.store_section import Store
 from gateway.core import commands as c
 from gateway.core.channels import ChannelMatch
 from gateway.core.identity import Revocation
@@ -28,9 +29,10 @@ from gateway.node.cluster import Cluster
 from gateway.node.holders import Holders
 from gateway.node.hub import Hub
 from gateway.node.identities import Identities
+from gateway.node.membership import Membership
 from gateway.node.presence import Presence
 from gateway.node.rulebook import ChannelRule, Rulebook, encoded
-from gateway.node.sessions import Place, Sessions, SessionWitness
+from gateway.node.sessions import Place, SessionEvents, SessionWitness
 from gateway.node.standing import let_go, stand
 from gateway.node.subscription import Subscription
 from gateway.node.telling import Telling
@@ -58,11 +60,11 @@ class RealtimeNode:
         bits: So many random bits, as a number.
         random: A number from 0 to 1.
         log: A structlog logger.
+        store: How leases are kept, and what waits while the stores are away.
         conn_infos: By WebSocket section, the expression that says what others are told of a connection.
         hooks: Lifecycle calls by kind (``on_connect``, …).
 
     Attributes:
-        instance: This node's name, in connect replies and session records.
         clients: By public id, those that are connected.
         users: By subject, the connections of each user, also those that are connecting.
         streaming: By session, clients whose commands come in requests of their own.
@@ -83,10 +85,12 @@ class RealtimeNode:
         hooks: Mapping[str, Backend],
         conn_infos: Callable[[Any], Expression | None],
         stores: Stores,
+        store: Store,
         authenticator: Authenticator,
         revocations: Revocations,
         metrics: RealtimeMetrics,
         log: Any,
+        events: SessionEvents | None = None,
         witnesses: tuple[SessionWitness, ...] = (),
     ) -> None:
         self.clock = clock
@@ -94,7 +98,6 @@ class RealtimeNode:
         self.wall = wall
         self.bits = bits
         self.random = random
-        self.instance = instance
         self.version = version
         self.section = section
         self.connections_per_user = connections_per_user
@@ -125,14 +128,6 @@ class RealtimeNode:
             random=random,
             check_s=section.position_check_s,
         )
-        self.sessions = Sessions(
-            stores.sessions,
-            wall,
-            instance=instance,
-            window_s=section.resume_window_s,
-            release=self.release,
-            witnesses=witnesses,
-        )
         self.telling = Telling(
             hooks,
             clock,
@@ -140,9 +135,12 @@ class RealtimeNode:
             random,
             most_bytes=section.told_most_bytes,
             for_s=section.told_for_s,
-            lost=self._fact_lost,
+            lost=self.fact_lost,
         )
         self.cluster = Cluster(self)
+        self.membership = Membership(self, stores, store, instance=instance, events=events, witnesses=witnesses)
+        self.sessions = self.membership.sessions
+        self.leftovers = self.membership.leftovers
         metrics.watch(self)
         revocations.watch(self._revoked)
 
@@ -150,6 +148,7 @@ class RealtimeNode:
         """
         Begin what runs by itself.
         """
+        self.membership.start()
         every = self.background.every
         every("clients.tick", SLOT_S, self._turn)
         every(
@@ -168,8 +167,14 @@ class RealtimeNode:
         self.rules = rules
         self.telling.backends = hooks
         self.sessions.window_s = section.resume_window_s
+        self.leftovers.configured()
         self.presence.ttl_s = section.presence_ttl_s
         self.hub.mending.check_s = section.position_check_s
+
+    @property
+    def instance(self) -> str:
+        """What it is called in connect replies and session records. It changes if the others took it for dead."""
+        return self.membership.keeper.instance
 
     @property
     def on_connect(self) -> Backend | None:
@@ -183,6 +188,7 @@ class RealtimeNode:
         self.draining = True
         for client in [*self.opening, *self.clients.values()]:
             client.close(CloseReason.SHUTDOWN.closing)
+        await self.membership.keeper.leave()
         self.hub.stop()
         await self.bus.leave()
         await self.background.stop()
@@ -338,7 +344,6 @@ class RealtimeNode:
     async def _sweep(self) -> None:
         await self.hub.sweep()
         self.hub.mending.check()
-        await self.sessions.sweep()
         await self.presence.sweep(self._announces)
 
     def _announces(self, channel: str) -> bool:
@@ -370,7 +375,10 @@ class RealtimeNode:
         """
         self.log.error("client.crashed", client=client.id, user=client.user, exception=failure.getTraceback())
 
-    def _fact_lost(self, kind: str, why: str) -> None:
+    def fact_lost(self, kind: str, why: str) -> None:
+        """
+        Count a fact that will not be told.
+        """
         self.metrics.facts_lost.inc(kind, why)
         self.log.warning("fact.lost", kind=kind, why=why)
 

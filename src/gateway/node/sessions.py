@@ -2,20 +2,36 @@
 Sessions: one authenticated presence of one device, over as many connections as its network makes of it.
 
 A connection that is lost leaves its session open for a while, and its places in channels kept: if
-the device is back in time, nobody notices. What is not taken up again is ended, once.
+the device is back in time, nobody notices. What is not taken up again is ended, once. While the store
+is away sessions begin and end here and are written afterwards; a device that comes back meanwhile
+begins a new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from gateway.core.partitions import PARTITIONS, partition_for, session_id
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from gateway.core.partitions import ID_BITS, partition_for, session_id
 from gateway.core.publications import ClientInfo
-from gateway.ports.sessions import Contested, SessionRecord, SessionStore
+from gateway.node.background import Background
+from gateway.node.session_accord import Accord, Held
+from gateway.node.session_journal import Journal, Step
+from gateway.ports.realtime import StoreUnavailable
+from gateway.ports.sessions import Event, Opened, SessionRecord, SessionStore
 
-__all__ = ["Place", "SessionWitness", "Sessions"]
+__all__ = ["Place", "SessionEvents", "SessionWitness", "Sessions"]
+
+ATTEMPTS: Final = 3
+"""How often a session is opened while others of its device come and go."""
+
+_LOOK_S: Final = 0.02
 
 
 class SessionWitness(Protocol):
@@ -27,7 +43,24 @@ class SessionWitness(Protocol):
         """A session began. Not told when one goes on."""
 
     def ended(self, record: SessionRecord, cause: str, ended_at: float) -> None:
-        """A session is over. *ended_at* are epoch seconds; *cause* a close reason or ``lost``."""
+        """A session is over. *ended_at* are epoch seconds; *cause* a close reason, ``lost`` or ``instance_lost``."""
+
+
+class SessionEvents(Protocol):
+    """
+    Who writes what is put into the outbox with a step; None for nothing.
+
+    Ids are made of the session's and the connection's: whoever makes the same step makes the same event.
+    """
+
+    def started(self, record: SessionRecord) -> Event | None:
+        """Of a session that begins."""
+
+    def resumed(self, record: SessionRecord) -> Event | None:
+        """Of one that goes on; its id stands beside the event, in the record is that of a new one."""
+
+    def ended(self, record: SessionRecord, cause: str) -> Event | None:
+        """Of one that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,69 +80,176 @@ class Sessions:
 
     Args:
         instance: This node's name.
+        bits: So many random bits, as a number.
+        most: Steps that wait while the store is away; those beyond are lost.
+        lost: Called with the kind and why, for each of those.
         release: Takes a place away (``Presence.leave``).
+        note: What must be known of a connection if this instance dies, by its public id.
+        holds: Whether another instance still has the connection of an open session.
+        taken: Called with a session that another instance has now, though its connection is here.
+
+    Attributes:
+        ready: Others know this instance: what it writes is tidied if it dies. Until then nothing is written.
+        partitions: Those that are this instance's to sweep.
+        window_s: How long a lost session may be resumed.
+        held: Those whose connection is here.
     """
 
     def __init__(
         self,
         store: SessionStore,
+        clock: IReactorTime,
         wall: Callable[[], float],
+        background: Background,
         *,
         instance: str,
+        bits: Callable[[int], int],
         window_s: float,
-        release: Callable[[Place], Awaitable[None]],
+        most: int,
+        lost: Callable[[str, str], None],
+        release: Callable[[Place], Coroutine[Any, Any, None]],
+        note: Callable[[str], bytes],
+        holds: Callable[[SessionRecord], Awaitable[bool]],
+        taken: Callable[[SessionRecord], None],
+        events: SessionEvents | None = None,
         witnesses: tuple[SessionWitness, ...] = (),
     ) -> None:
         self._store = store
+        self._clock = clock
         self._wall = wall
-        self._instance = instance
+        self._background = background
+        self.instance = instance
+        self._bits = bits
         self.window_s = window_s
+        self.ready = False
+        self.partitions: Collection[int] = ()
+        self.journal = Journal(store, clock.seconds, most=most, lost=lost)
+        self.held = Held()
+        started = events.started if events is not None else _nothing
+        self._accord = Accord(store, self.held, note=note, started=started, taken=taken)
         self._release = release
+        self._note = note
+        self._holds = holds
+        self._events = events
         self._witnesses = witnesses
         self._kept: dict[str, tuple[float, dict[str, Place]]] = {}
+        self._under_way = 0
 
-    async def open(
-        self, bits: int, client: str, user: str, device: str, facts: Mapping[str, Any]
-    ) -> tuple[SessionRecord, bool]:
+    # From one connection to the next.
+
+    async def open(self, client: str, user: str, device: str, facts: Mapping[str, Any]) -> tuple[SessionRecord, bool]:
         """
         Open a session, or go on with the one that this device lost.
 
+        Never fails for the store: while that is away the session is new, and written later. If nobody waits for
+        it any more when it is open, it is given up.
+
         Args:
-            bits: ``core.partitions.ID_BITS`` random bits, for its id.
             client: The public id of the connection.
 
         Returns:
             The record, and whether it is one that goes on.
-
-        Raises:
-            StoreUnavailable: nothing was opened.
         """
         now = self._wall()
-        id_ = session_id(bits, partition_for(user, device))
-        mine = SessionRecord(id_, user, device, self._instance, client, now, now, facts)
-        opened = await self._store.open(mine, contest=False)
-        assert not isinstance(opened, Contested), "not asked for"
+        id_ = session_id(self._bits(ID_BITS), partition_for(user, device))
+        mine = SessionRecord(id_, user, device, self.instance, client, now, now, facts, self._note(client))
+        waiter: Deferred[Opened] = Deferred()
+        self._background.spawn("session.open", self._open_for(waiter, mine))
+        opened = await waiter
+        return opened.record, opened.goes_on
+
+    async def _open_for(self, waiter: Deferred[Opened], mine: SessionRecord) -> None:
+        try:
+            opened = await self._open(mine)
+        except Exception:
+            if not waiter.called:
+                waiter.errback(Failure())
+                return
+            raise
+        self.held.put(opened.record)
         if not opened.goes_on:
             for witness in self._witnesses:
                 witness.started(opened.record)
-        return opened.record, opened.goes_on
+        if waiter.called:  # Cancelled: the connection is gone.
+            await self.give_up(opened.record, goes_on=opened.goes_on)
+        else:
+            waiter.callback(opened)
+
+    async def _open(self, mine: SessionRecord) -> Opened:
+        events = self._events
+        started = events.started(mine) if events is not None else None
+        resumed = events.resumed(mine) if events is not None else None
+        began = self._clock.seconds()
+        if self.ready:
+            try:
+                return await self._contest(mine, started, resumed)
+            except StoreUnavailable:
+                pass  # Whether it is open there is not known; writing it again makes it one.
+        self.journal.put(Step("open", mine, began, started))
+        return Opened(mine, goes_on=False)
+
+    async def _contest(self, mine: SessionRecord, started: Event | None, resumed: Event | None) -> Opened:
+        beside: set[str] = set()
+        over: SessionRecord | None = None
+        for attempt in range(1, ATTEMPTS + 1):
+            found = await self._write(
+                self._store.open(
+                    mine, beside=beside, over=over, resume=attempt < ATTEMPTS, event=started, resumed=resumed
+                )
+            )
+            if isinstance(found, Opened):
+                return found
+            held = await gatherResults(
+                [Deferred.fromCoroutine(_awaited(self._holds(rival))) for rival in found.rivals], consumeErrors=True
+            )
+            gone = [rival for rival, holds in zip(found.rivals, held, strict=True) if not holds]
+            # Of several whose holders are gone one goes on; the others are ended with their instance.
+            over = gone[0] if gone else None
+            beside |= {rival.id for rival in found.rivals if rival is not over}
+        raise AssertionError("the last attempt looks at nobody else")
 
     async def suspend(self, record: SessionRecord, places: list[Place]) -> None:
         """
         A connection was lost: keep its session and *places* for a while.
         """
-        now = self._wall()
         if places:
-            self._kept[record.id] = (now + self.window_s, {place.channel: place for place in places})
-        await self._store.suspend(record.id, record.client, self.window_s, cause="lost")
+            until = self._clock.seconds() + self.window_s
+            self._kept[record.id] = (until, {place.channel: place for place in places})
+        self.held.drop(record)
+        step = Step("suspend", record, self._clock.seconds(), cause="lost", window_s=self.window_s)
+        if self._writes():
+            try:
+                await self._write(self._store.suspend(record.id, record.client, self.window_s, cause="lost"))
+                return
+            except StoreUnavailable:
+                pass
+        self.journal.put(step)
 
     async def end(self, record: SessionRecord, cause: str) -> None:
         """
         A connection was closed on purpose: its session is over.
         """
-        now = self._wall()
-        if await self._store.close(record.id, record.client):
-            self._told(record, cause, now)
+        self.held.drop(record)
+        event = self._events.ended(record, cause) if self._events is not None else None
+        step = Step("close", record, self._clock.seconds(), event)
+        if self._writes():
+            try:
+                if not await self._write(self._store.close(record.id, record.client, event=event)):
+                    return
+            except StoreUnavailable:
+                self.journal.put(step)
+        else:
+            self.journal.put(step)
+        self._told(record, cause, self._wall())
+
+    async def give_up(self, record: SessionRecord, *, goes_on: bool) -> None:
+        """
+        The connection ended before its client was let in: what it went on with may be resumed again.
+        """
+        if goes_on and self.window_s > 0:
+            await self.suspend(record, [])
+        else:
+            await self.end(record, "closed")
 
     def take_place(self, session: str, channel: str) -> Place | None:
         """
@@ -118,20 +258,84 @@ class Sessions:
         kept = self._kept.get(session)
         return kept[1].pop(channel, None) if kept is not None else None
 
+    # Beside the connections.
+
     async def sweep(self) -> None:
         """
-        End what nobody took up again, and give up places that were kept long enough.
+        Write what waited for the store, end what nobody took up again, and give up places that were kept long enough.
+
+        Raises:
+            StoreUnavailable: the store is away; the next sweep goes on.
         """
-        now = self._wall()
-        due = await self._store.lapsing(range(PARTITIONS))
-        for record in await self._store.lapse([(record, None) for record in due]):
-            self._told(record, record.cause, record.seen_at)
+        now = self._clock.seconds()
         for session, (until, places) in list(self._kept.items()):
             if until <= now:
                 del self._kept[session]
                 for place in places.values():
-                    await self._release(place)
+                    self._background.spawn("presence.release", self._release(place))
+        if not self.ready:
+            return
+        await self.journal.write(self.instance)
+        while await self._lapse():
+            pass
+        if self.journal.gaps:
+            self.journal.gaps = False
+            await self.announce_anew()
+        if self._writes():
+            await self._accord.audit(self.instance, self.window_s)
+
+    async def _lapse(self) -> bool:
+        """End what was not resumed in time; whether there may be more."""
+        due = await self._store.lapsing(self.partitions)
+        events = self._events
+        ends = [(record, events.ended(record, record.cause) if events is not None else None) for record in due]
+        ended = await self._store.lapse(ends) if ends else ()
+        for record in ended:
+            self._told(record, record.cause, record.seen_at)
+        return bool(ended)
+
+    async def announce_anew(self) -> None:
+        """
+        Write every session that is held here, where the store does not have it: it may have lost what it had.
+
+        Raises:
+            StoreUnavailable: not all were written.
+        """
+        await self._accord.announce(self.instance)
+
+    async def settled(self, within_s: float) -> bool:
+        """
+        Wait until every step is written; False if some are not after *within_s*.
+        """
+        deadline = self._clock.seconds() + within_s
+        while (self._under_way or self.journal) and self._clock.seconds() < deadline:
+            await deferLater(self._clock, _LOOK_S)
+        return not (self._under_way or self.journal)
+
+    def _writes(self) -> bool:
+        """Whether a step is written at once: not while others wait, which happened before."""
+        return self.ready and not self.journal
+
+    async def _write(self, step: Awaitable[Any]) -> Any:
+        self._under_way += 1
+        try:
+            return await step
+        finally:
+            self._under_way -= 1
 
     def _told(self, record: SessionRecord, cause: str, ended_at: float) -> None:
         for witness in self._witnesses:
             witness.ended(record, cause, ended_at)
+
+
+async def _awaited(asked: Awaitable[bool]) -> bool:
+    try:
+        return await asked
+    except CancelledError:
+        raise
+    except Exception:  # Nobody could be asked: then its lease decides, not we.
+        return True
+
+
+def _nothing(_record: SessionRecord) -> None:
+    return None

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from gateway.core.verdicts import Closing
 from gateway.node.sessions import Place
 from gateway.node.subscription import Subscription
-from gateway.node.telling import tell
+from gateway.node.telling import end_of, tell
 
 if TYPE_CHECKING:
     from gateway.node.client import Client
     from gateway.node.realtime import RealtimeNode
 
-__all__ = ["gone", "let_go", "stand"]
+__all__ = ["gone", "let_go", "stand", "withdraw"]
 
 
 def stand(node: RealtimeNode, subscription: Subscription) -> None:
@@ -29,6 +29,8 @@ def stand(node: RealtimeNode, subscription: Subscription) -> None:
     if subscription.expires_at:
         node.watch(client, client.next_due(node.seconds()))
     tell(node, "on_subscribe", client, {"channel": room.name}, subscription.match)
+    subscription.number = client.told
+    node.leftovers.changed(client)
 
 
 def let_go(node: RealtimeNode, subscription: Subscription) -> Place | None:
@@ -43,11 +45,28 @@ def let_go(node: RealtimeNode, subscription: Subscription) -> Place | None:
         node.hub.leave(room, subscription)
     if subscription.live:
         subscription.live = False
-        tell(node, "on_unsubscribe", client, {"channel": match.name}, match)
+        tell(node, "on_unsubscribe", client, {"channel": match.name}, match, end_of(client.id, subscription.number))
+        node.leftovers.changed(client)
     if not subscription.present or subscription.info is None:
         return None
     subscription.present = False
     return Place(match.name, subscription.info, match.rule.join_leave)
+
+
+def withdraw(node: RealtimeNode, client: Client) -> None:
+    """
+    Count a client no more as one that is let in, or about to be.
+    """
+    node.clients.pop(client.id, None)
+    connections = node.users.get(client.user)
+    if connections is not None:
+        connections.pop(client, None)
+        if not connections:
+            del node.users[client.user]
+    node.holders.drop(client)
+    record = client.session
+    if record is not None and node.streaming.get(record.id) is client:
+        del node.streaming[record.id]
 
 
 def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool, was_connected: bool) -> None:
@@ -55,19 +74,10 @@ def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool
     Let a client go, whatever the cause: places, sessions, facts.
     """
     node.unwatch(client)
+    withdraw(node, client)
     node.opening.pop(client, None)
-    if client.id:
-        node.clients.pop(client.id, None)
-    connections = node.users.get(client.user)
-    if connections is not None:
-        connections.pop(client, None)
-        if not connections:
-            del node.users[client.user]
-    node.holders.drop(client)
     node.metrics.closed.inc(client.transport.kind, str(closing.code))
     record = client.session
-    if record is not None and node.streaming.get(record.id) is client:
-        del node.streaming[record.id]
     suspends = abnormal and was_connected and record is not None and node.sessions.window_s > 0
     places: list[Place] = []
     for subscription in list(client.subscriptions.values()):
@@ -81,7 +91,8 @@ def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool
     client.subscriptions.clear()
     if record is None or not was_connected:
         return
-    tell(node, "on_disconnect", client, {"code": closing.code, "reason": closing.reason, "resumable": suspends})
+    told = {"code": closing.code, "reason": closing.reason, "resumable": suspends}
+    tell(node, "on_disconnect", client, told, id_=end_of(client.id))
     if suspends:
         node.spawn("session.suspend", node.sessions.suspend(record, places))
     else:

@@ -33,6 +33,7 @@ class Subscription:
         info: How others see it in this channel.
         present: It stands in the presence store.
         expires_at: Epoch seconds at which its token ends; 0 for never.
+        number: Which of its connection's facts says that it stands; 0 until it does.
         server_side: The server made it, and only the server ends it.
     """
 
@@ -46,6 +47,7 @@ class Subscription:
         "join_leave",
         "live",
         "match",
+        "number",
         "offset",
         "present",
         "room",
@@ -62,6 +64,7 @@ class Subscription:
         self.broken = False
         self.present = False
         self.join_leave = False
+        self.number = 0
         self.expires_at = 0.0
         self.info: ClientInfo | None = None
         self._kept: list[Publication] | None = None

@@ -1,9 +1,10 @@
 """
 Telling backends what happens to sessions: at least once while the process lives, in order for each session.
 
-A fact has an id that stays the same however often it is told, and its session's sequence number:
-a backend that remembers ids sees each once. Nobody's connection waits for it. What cannot be told
-in time, or no longer fits, is lost, counted and logged.
+A fact has an id that stays the same however often and by whomever it is told, and its connection's
+sequence number: a backend that remembers ids sees each once. Nobody's connection waits for it. What
+cannot be told in time, or no longer fits, is lost, counted and logged. What an instance that died
+left untold is ``node.leftovers``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.node.client import Client
     from gateway.node.realtime import RealtimeNode
 
-__all__ = ["Fact", "Telling", "tell"]
+__all__ = ["Fact", "Telling", "body_of", "end_of", "tell"]
 
 AT_ONCE = 64
 """Facts that are told at the same time, of different sessions."""
@@ -51,6 +52,7 @@ class Fact:
         facts: What expressions of the call may name.
         body: The fact as JSON.
         until: Seconds of the clock after which it is given up.
+        settled: Called when it was told, or never will be.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Fact:
     body: bytes
     identity: Identity | None
     until: float
+    settled: Callable[[], None]
 
 
 class Telling:
@@ -86,22 +89,39 @@ class Telling:
         self._clock = clock
         self._background = background
         self._random = random
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._for_s = for_s
         self._lost = lost
         self._queues: dict[str, deque[Fact]] = {}
         self._gate = DeferredSemaphore(AT_ONCE)
 
-    def tell(self, kind: str, session: str, body: Mapping[str, Any], facts: Facts, identity: Identity | None) -> None:
+    def tell(
+        self,
+        kind: str,
+        body: Mapping[str, Any],
+        facts: Facts,
+        identity: Identity | None,
+        settled: Callable[[], None] = lambda: None,
+    ) -> None:
         """
-        Tell the backend of *kind*, now or as soon as what happened before in *session* is told.
+        Tell the backend of *kind*, now or as soon as what happened before in the session is told.
+
+        Args:
+            body: The fact; see ``body_of``.
+            facts: What expressions may name of the client and the channel.
+            settled: Called when it was told, or never will be; not if this process ends first.
         """
         if kind not in self.backends:
+            settled()
             return
-        fact = Fact(kind, session, facts, encoded(body), identity, self._clock.seconds() + self._for_s)
+        session = body["session"]
+        command = {"id": body["id"], "kind": kind, "sequence": body["sequence"]}
+        facts = {**facts, "command": command, "data": body}
+        fact = Fact(kind, session, facts, encoded(body), identity, self._clock.seconds() + self._for_s, settled)
         size = len(fact.body) + _OVERHEAD
-        if self.bytes + size > self._most_bytes:
+        if self.bytes + size > self.most_bytes:
             self._lost(kind, "overflow")
+            settled()
             return
         self.bytes += size
         queue = self._queues.get(session)
@@ -119,6 +139,7 @@ class Telling:
                 await self._told(fact)
                 queue.popleft()
                 self.bytes -= len(fact.body) + _OVERHEAD
+                fact.settled()
         finally:
             for fact in queue:
                 self.bytes -= len(fact.body) + _OVERHEAD
@@ -158,29 +179,61 @@ class Telling:
         return sum(len(queue) for queue in self._queues.values())
 
 
+def body_of(
+    *, id_: str, sequence: int, session: str, client: str, user: str, at: float, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """
+    Make what is told of a client.
+
+    Args:
+        id_: The same however often it is told.
+        sequence: Grows with each fact of a connection.
+        at: Epoch seconds.
+    """
+    return {
+        "id": id_,
+        "sequence": sequence,
+        "session": session,
+        "client": client,
+        "user": user,
+        "at": round(at, 3),
+        **more,
+    }
+
+
 def tell(
     node: RealtimeNode,
     kind: str,
     client: Client,
     more: Mapping[str, Any],
     match: ChannelMatch[ChannelRule] | None = None,
+    id_: str = "",
 ) -> None:
     """
     Tell a backend what happened to a client, if one wants to know.
+
+    Args:
+        id_: The fact's, if others than this instance may have to tell it; else one of its number is made.
     """
-    if kind not in node.telling.backends or client.session is None:
+    if client.session is None:
         return
     client.told += 1
-    session = client.session.id
-    body: dict[str, Any] = {
-        "id": f"{client.id}-{client.told}",
-        "sequence": client.told,
-        "session": session,
-        "client": client.id,
-        "user": client.user,
-        "at": round(node.wall(), 3),
-        **more,
-    }
-    facts = client.facts() if match is None else channel_facts(client, match)
-    facts = {**facts, "command": {"id": body["id"], "kind": kind, "sequence": client.told}, "data": body}
-    node.telling.tell(kind, session, body, facts, client.identity)
+    if kind not in node.telling.backends:
+        return
+    body = body_of(
+        id_=id_ or f"{client.id}-{client.told}",
+        sequence=client.told,
+        session=client.session.id,
+        client=client.id,
+        user=client.user,
+        at=node.wall(),
+        more=more,
+    )
+    node.telling.tell(kind, body, client.facts() if match is None else channel_facts(client, match), client.identity)
+
+
+def end_of(client: str, subscription: int = 0) -> str:
+    """
+    Make the id of a connection's end, or of the end of its subscription with this number.
+    """
+    return f"{client}-{subscription}-end" if subscription else f"{client}-end"

@@ -178,15 +178,14 @@ class SessionStore(Protocol):
         ago_s: float = 0.0,
         beside: Collection[str] = (),
         over: SessionRecord | None = None,
-        contest: bool = True,
+        resume: bool = True,
         event: Event | None = None,
         resumed: Event | None = None,
     ) -> Opened | Contested:
         """
         Open a session, or go on with one that the same (user, device) lost and may still resume.
 
-        Of several that ask at once one goes on with it. A session that is already there under this id and
-        client is returned as it is.
+        Of several that ask at once one goes on with it. A session that is there under this id is returned as it is.
 
         Args:
             record: Its ``started_at``, ``seen_at`` and ``cause`` are not looked at.
@@ -194,7 +193,8 @@ class SessionStore(Protocol):
             beside: Open sessions of the device that are known to be held.
             over: An open session whose holder is gone: taken over if it still has that client, and its
                 note put into the outbox of what is owed.
-            contest: Whether open sessions of the device that are not in *beside* make it ``Contested``.
+            resume: Whether earlier sessions of the device are looked at: not if the client was told its session
+                while the store was away. Without it nothing is ``Contested``.
             event: Told if the session is new.
             resumed: Told if an earlier one goes on.
         """

@@ -54,7 +54,7 @@ class RedisSessions:
         ago_s: float = 0.0,
         beside: Collection[str] = (),
         over: SessionRecord | None = None,
-        contest: bool = True,
+        resume: bool = True,
         event: Event | None = None,
         resumed: Event | None = None,
     ) -> Opened | Contested:
@@ -67,7 +67,7 @@ class RedisSessions:
             self._keys(partition_of(record.id), _SESSIONS, _SUSPENDED, _HELD, _DEVICES, _EVENTS, _OWED, _OVERFLOW),
             [
                 *(record.id, record.instance, record.client, device_of(record), body_of(record), facts_of(record)),
-                *(record.note, _ms(ago_s), int(contest)),
+                *(record.note, _ms(ago_s), int(resume)),
                 *((over.id, over.client) if over is not None else ("", "")),
                 *(event.id, event.data, resumed.id, resumed.data, self._most),
                 *beside,

@@ -32,6 +32,15 @@ class RealtimeMetrics:
         self.publications = Tally("gateway_publications", "Publications made here.", ("channels", "outcome"))
         self.deliveries = Tally("gateway_deliveries", "Publications given to clients.", ("channels",))
         self.facts_lost = Tally("gateway_facts_lost", "Facts that backends were not told.", ("kind", "why"))
+        self.sessions = Reading("gateway_sessions", "Sessions whose connection is here.")
+        self.session_steps = Reading(
+            "gateway_session_steps_waiting", "Beginnings and ends of sessions not written yet."
+        )
+        self.session_steps_lost = Tally(
+            "gateway_session_steps_lost", "Beginnings and ends that will never be written.", ("step", "why")
+        )
+        self.instances = Reading("gateway_instances", "Instances that live, as this one sees it.")
+        self.instances_tidied = Reading("gateway_instances_tidied", "Dead instances that this one tidied up after.")
         for metric in vars(self).values():
             if isinstance(metric, (Tally, Reading)) and metric is not auth_failures:
                 registry.register(metric)
@@ -56,3 +65,7 @@ class RealtimeMetrics:
         self.users.from_source(lambda: [((), float(len(node.users)))])
         self.channels.from_source(lambda: [((), float(len(node.hub.rooms)))])
         self.subscriptions.from_source(lambda: [((), float(sum(room.size for room in node.hub.rooms.values())))])
+        self.sessions.from_source(lambda: [((), float(len(node.sessions.held)))])
+        self.session_steps.from_source(lambda: [((), float(len(node.sessions.journal)))])
+        self.instances.from_source(lambda: [((), float(len(node.membership.keeper.living)))])
+        self.instances_tidied.from_source(lambda: [((), float(node.membership.keeper.claimed))])

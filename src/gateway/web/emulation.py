@@ -39,14 +39,14 @@ class Emulation:
     The path (``ports.http.RouteHandler``).
 
     Args:
-        node: This instance's name: others' clients are not here (404, after which SDKs connect anew).
+        node: Tells this instance's name: others' clients are not here (404, after which SDKs connect anew).
         sessions: Clients by session id.
         check_origin: Raises ``Problem`` for pages that may not connect.
     """
 
     def __init__(
         self,
-        node: str,
+        node: Callable[[], str],
         sessions: Mapping[str, ClientSide],
         *,
         check_origin: Callable[[Exchange], None],
@@ -81,7 +81,7 @@ class Emulation:
         """
         try:
             session, node, data = self._read(exchange, body)
-            if node != self._node:
+            if node != self._node():
                 raise Problem("no_session", "This instance has no such session.")
             side = self._sessions.get(session)
             if side is not None:

@@ -1,7 +1,7 @@
 -- Opens a session, or goes on with one that the same device lost; with what is to be told of it, in one step.
 -- KEYS  1 sessions (hash: id to record), 2 suspended (zset: id by ms), 3 held (zset: «instance TAB id»), 4 devices (hash),
 --       5 events (stream), 6 owed (stream), 7 overflow (hash: how many did not fit)
--- ARGV  1 id, 2 instance, 3 client, 4 device's digest or empty, 5 body, 6 facts, 7 note, 8 ms ago, 9 1 if rivals are told,
+-- ARGV  1 id, 2 instance, 3 client, 4 device's digest or empty, 5 body, 6 facts, 7 note, 8 ms ago, 9 1 if earlier ones are looked at,
 --       10 session to take over by force, 11 its client, 12 event's id, 13 its data, 14 and 15 the same if one goes on,
 --       16 most events, 17... open sessions that are known to be held
 -- Returns {"new" or "goes on", id, record} or {"contested", id, record, ...}
@@ -39,7 +39,7 @@ for i = 17, #ARGV do
 end
 local ids = device ~= "" and redis.call("HGET", KEYS[4], device) or ""
 local rivals = { "contested" }
-for id in string.gmatch(ids, "%S+") do
+for id in string.gmatch(ARGV[9] == "1" and ids or "", "%S+") do
   local earlier = redis.call("HGET", KEYS[1], id)
   local state, instance, client, seen, till, cause, started, _, body, facts, note = string.match(earlier or "", PARTS)
   local goes_on = false
@@ -64,7 +64,7 @@ for id in string.gmatch(ids, "%S+") do
     return { "goes on", id, mine }
   end
 end
-if #rivals > 1 and ARGV[9] == "1" then
+if #rivals > 1 then
   return rivals
 end
 local mine = record(string.format("%.0f", began), ARGV[5], "")
