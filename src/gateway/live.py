@@ -199,8 +199,7 @@ class Live:
             found.append(_entry(section.http_stream, b"POST", edge))
         if section.emulation is not None:
             said = Emulation(
-                lambda: self.node.instance,
-                self.node.streaming,
+                self.node.cluster.said,
                 check_origin=open_.check_origin,
                 most_bytes=section.max_message_bytes,
                 **common,

@@ -74,6 +74,7 @@ CATALOGUE: Final = _kinds(
     Kind("keys_unavailable", 503, "The issuer's keys are not available", "KU", retriable=True),
     Kind("not_ready", 503, "This instance is not ready", "RD", retriable=True),
     Kind("draining", 503, "This instance is shutting down", "DR", retriable=True),
+    Kind("forward_overload", 503, "Too much waits for another instance", "OF", retriable=True),
     Kind("too_many_connections", 503, "This instance takes no more connections", "OC", retriable=True),
     # The backend.
     Kind("upstream_unreachable", 503, "The backend cannot be reached", "UF", retriable=True),

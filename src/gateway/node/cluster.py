@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 
+from gateway.core.problems import Problem
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.node.acts import ACTS, Act, Acts, Subscribe
 from gateway.ports.cluster import ALL, MOST_BODY
@@ -31,6 +32,14 @@ SUBSCRIBE_S: Final = 5.0
 HOLDS_S: Final = 0.25
 """The same where a client waits to be let in."""
 
+SAID_S: Final = 2.0
+"""The same where it is given what one of its clients said."""
+
+MOST_SAID: Final = 16 * 1024 * 1024
+"""Bytes that clients said and other instances have not taken yet."""
+
+MOST_NAME: Final = 64
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -41,6 +50,7 @@ class _Outcome(Struct, array_like=True):
     error: tuple[int, str, bool] | None = None
 
 
+_said: Final = msgspec.msgpack.Decoder(tuple[str, bytes]).decode
 _outcome: Final = msgspec.msgpack.Decoder(_Outcome).decode
 
 
@@ -69,6 +79,8 @@ class Cluster:
         for name, kind in ACTS.items():
             self._bus.answer(name, self._answering(msgspec.msgpack.Decoder(kind).decode))
         self._bus.answer("holds", self._says_whether_it_holds)
+        self._bus.answer("said", self._hears)
+        self._handing_on = 0
 
     def _answering(self, read: Callable[[bytes], Act]) -> Callable[[str, bytes], Coroutine[Any, Any, bytes]]:
         async def answer(_sender: str, body: bytes) -> bytes:
@@ -129,6 +141,44 @@ class Cluster:
 
     async def _says_whether_it_holds(self, _sender: str, body: bytes) -> bytes:
         return b"yes" if body.decode() in self._node.clients else b"no"
+
+    def said(self, instance: str, session: str, data: bytes) -> bool | Deferred[bool]:
+        """
+        Give what a client said to it, on the instance that has its connection; in order for each client.
+
+        Returns:
+            False, now or later, if that instance is not there. A session that it has not is no matter: the
+            client hears of its end.
+
+        Raises:
+            Problem: too much waits for other instances, or it is more than can be handed on.
+        """
+        if instance == self._node.instance:
+            self._give(session, data)
+            return True
+        if not 0 < len(instance) <= MOST_NAME:
+            return False
+        return Deferred.fromCoroutine(self._hand_on(instance, _encode((session, data))))
+
+    def _give(self, session: str, data: bytes) -> None:
+        client = self._node.streaming.get(session)
+        if client is not None:
+            client.received(data)
+
+    async def _hand_on(self, instance: str, body: bytes) -> bool:
+        if len(body) > MOST_BODY:
+            raise Problem("body_too_large", f"At most {MOST_BODY} bytes are handed on to another instance.")
+        if self._handing_on + len(body) > MOST_SAID:
+            raise Problem("forward_overload")
+        self._handing_on += len(body)
+        try:
+            return instance in (await self._bus.ask(instance, "said", body, SAID_S)).answers
+        finally:
+            self._handing_on -= len(body)
+
+    async def _hears(self, _sender: str, body: bytes) -> bytes:
+        self._give(*_said(body))
+        return b""
 
 
 def _failed(error: ClientError) -> bytes:
