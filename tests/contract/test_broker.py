@@ -104,6 +104,22 @@ async def test_history_reads_what_is_asked(brokers: Brokers) -> None:
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("offset", [-5, 0, 1, 4, 10**14 + 1, 2**53 + 1, 2**63, 2**64 - 1, 2**64, 2**70])
+async def test_any_position_may_be_asked_from(brokers: Brokers, offset: int, *, reverse: bool) -> None:
+    """
+    Clients say where they stand: whatever number it is, what lies behind it is answered.
+    """
+    for number in range(5):
+        published = await brokers.one.publish("table", b"%d" % number, KEEP)
+    since = Position(offset, published.position.epoch)
+    found = await brokers.two.history("table", since=since, reverse=reverse)
+    assert found.position == published.position
+    wanted = [kept for kept in (3, 4, 5) if (kept < offset if reverse else kept > offset)]
+    assert [publication.offset for publication in found.publications] == (wanted[::-1] if reverse else wanted)
+
+
+@pytest_twisted.ensureDeferred
 async def test_history_ends_but_offsets_go_on(brokers: Brokers) -> None:
     """
     After its time a stream is empty, yet its epoch stays and its offset is not used again.
@@ -183,6 +199,19 @@ async def test_versions_only_rise(brokers: Brokers) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_versions_may_be_large(brokers: Brokers) -> None:
+    """
+    Versions of any size are told apart: nanoseconds of the clock and Snowflake ids are some.
+    """
+    first = 1_830_000_000_000_000_001
+    told = []
+    for version in (first, first + 1, first, 2**63 - 1, 2**63 - 2):
+        options = PublishOptions(9, 60, version=version, version_epoch="ns")
+        told.append((await brokers.one.publish("table", b"1", options)).suppressed)
+    assert told == ["", "", "version", "", "version"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_announcements_reach_those_who_hear(brokers: Brokers) -> None:
     """
     Joins and leaves reach the nodes that hear the channel.
@@ -235,6 +264,22 @@ async def test_a_long_history_is_read_whole(brokers: Brokers) -> None:
     assert offsets == list(range(1, 601))
     back = (await brokers.two.history("long", reverse=True, limit=500)).publications
     assert [publication.offset for publication in back] == list(range(600, 100, -1))
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("limit", [-1, 45])
+async def test_a_history_of_large_publications_is_read_whole(brokers: Brokers, limit: int) -> None:
+    """
+    What is read at once is bounded by its bytes too, which nobody notices.
+    """
+    for number in range(50):
+        await brokers.one.publish("large", b"%d" % number * 50_000, PublishOptions(100, 60))
+    wanted = list(range(1, 51))
+    found = await brokers.two.history("large", limit=limit)
+    assert [publication.offset for publication in found.publications] == wanted[: limit if limit > 0 else None]
+    assert found.publications[44].data == b"44" * 50_000
+    back = await brokers.two.history("large", limit=limit, reverse=True)
+    assert [publication.offset for publication in back.publications] == wanted[::-1][: limit if limit > 0 else None]
 
 
 @pytest_twisted.ensureDeferred

@@ -15,8 +15,9 @@ from tests.contract.conftest import Hearing
 from tests.redis.fixtures import link
 from tests.redis.server import RedisServer
 from tests.redis.test_link import until
+from twisted.internet.defer import ensureDeferred, gatherResults
 
-from gateway.core.publications import Position, PublishOptions
+from gateway.core.publications import History, Position, PublishOptions
 from gateway.ports.realtime import StoreUnavailable
 from gateway.redis.broker import RedisBroker
 
@@ -51,6 +52,97 @@ async def test_a_publication_is_one_command(redis: Any, redis_server: RedisServe
 
 
 @pytest_twisted.ensureDeferred
+async def test_subscribers_cost_no_commands(redis: Any, redis_server: RedisServer) -> None:
+    """
+    However many instances hear a channel, and however much is published, each publication is one command.
+    """
+    prefix = redis.keys.channel("m", "").partition(":1:")[0]
+    links = [await link(redis_server.url, prefix) for _ in range(3)]
+    hearings = [Hearing() for _ in links]
+    for each, hearing in zip(links, hearings, strict=True):
+        hears = broker(each)
+        hears.listen(hearing)
+        await hears.subscribe("c")
+    made = broker(redis)
+    await made.publish("c", b"0", KEEP)
+
+    def calls() -> int:
+        told = redis_server.ask("INFO", "commandstats").decode()
+        found = re.findall(r"cmdstat_([a-z|]+):calls=(\d+)", told)
+        # What the script does, what each link looks at every second, and this very question.
+        inside = {"hset", "hmget", "hget", "xadd", "pexpire", "expire", "ttl", "set", "get", "del", "spublish"}
+        return sum(int(n) for name, n in found if name not in {*inside, "eval", "ping", "info", "hello", "select"})
+
+    before = calls()
+    await gatherResults([ensureDeferred(made.publish("c", b"%d" % n, KEEP)) for n in range(1, 101)])
+    after = calls()
+    await until(lambda: all(len(hearing.publications) == 101 for hearing in hearings))
+    assert after - before == 100
+    assert calls() == after
+    for each in links:
+        await each.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_scripts_that_were_flushed_are_sent_again(redis: Any) -> None:
+    """
+    When the server forgot the scripts nothing is lost, doubled or out of order.
+    """
+    made = broker(redis)
+    hearing = Hearing()
+    made.listen(hearing)
+    await made.subscribe("c")
+    keep = PublishOptions(1000, 60)
+    for turn in range(3):
+        await redis.call("SCRIPT", "FLUSH")
+        await gatherResults([ensureDeferred(made.publish("c", b"%d" % (turn * 50 + n), keep)) for n in range(50)])
+        await redis.call("SCRIPT", "FLUSH")
+        assert len((await made.history("c")).publications) == (turn + 1) * 50
+    await until(lambda: len(hearing.publications) == 150)
+    assert [(p.offset, p.data) for _, p, _ in hearing.publications] == [(n + 1, b"%d" % n) for n in range(150)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_read_at_once_is_bounded(redis: Any) -> None:
+    """
+    No answer of the server is much larger than a mebibyte, unless a single publication is.
+    """
+    answers: list[int] = []
+
+    class Watched:
+        """The link, and how large its answers are."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(redis, name)
+
+        async def run(self, script: Any, keys: Any, args: Any) -> Any:
+            answer = await redis.run(script, keys, args)
+            if script.name == "history":
+                answers.append(sum(len(fields[1]) for _, fields in answer[2]))
+            return answer
+
+    made = broker(Watched())
+    for _ in range(40):
+        await made.publish("c", b"x" * 100_000, PublishOptions(100, 60))
+    await made.publish("c", b"x" * 3_000_000, PublishOptions(100, 60))
+    assert len((await made.history("c")).publications) == 41
+    assert max(answers[:-1]) <= 1024 * 1024
+    assert (len(answers), answers[-1]) == (5, 3_000_001)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_that_was_evicted_goes_on(redis: Any) -> None:
+    """
+    Without its publications a stream has its position still: offsets go on, and nothing is taken for recovered.
+    """
+    made = broker(redis)
+    before = (await made.publish("c", b"1", KEEP)).position
+    await redis.call("DEL", redis.keys.channel("s", "c"))
+    assert await made.history("c", since=Position(0, before.epoch)) == History((), before)
+    assert (await made.publish("c", b"2", KEEP)).position == Position(2, before.epoch)
+
+
+@pytest_twisted.ensureDeferred
 async def test_every_key_ends(redis: Any) -> None:
     """
     Nothing that a channel leaves behind stays for ever.
@@ -76,6 +168,9 @@ async def test_a_stream_whose_meta_is_gone_begins_anew(redis: Any) -> None:
     after = (await made.publish("c", b"2", KEEP)).position
     assert (after.offset, after.epoch == before.epoch) == (1, False)
     assert [p.data for p in (await made.history("c")).publications] == [b"2"]
+    await redis.call("DEL", redis.keys.channel("m", "c"))
+    found = await made.history("c", since=after)
+    assert (found.publications, found.position.offset, found.position.epoch == after.epoch) == ((), 0, False)
 
 
 @pytest.mark.parametrize("first", ["publish", "history", "tops"])
@@ -105,6 +200,22 @@ async def test_a_new_chain_is_a_new_epoch(tmp_path: Path, first: str) -> None:
     finally:
         await redis.stop()
         server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_suppressed_has_a_position_of_the_new_epoch(redis: Any) -> None:
+    """
+    A version that is not above the last one is told a position that there is, also as the first after a new chain.
+    """
+    made = broker(redis)
+    versioned = PublishOptions(10, 60, version=7)
+    before = (await made.publish("c", b"1", versioned)).position
+    await redis.call("HSET", redis.keys.channel("m", "c"), "c", "0-older")
+    again = await made.publish("c", b"1", versioned)
+    assert (again.suppressed, again.position.offset) == ("version", 0)
+    assert again.position.epoch != before.epoch
+    found = await made.history("c", since=before)
+    assert (found.publications, found.position) == ((), again.position)
 
 
 @pytest_twisted.ensureDeferred

@@ -23,6 +23,9 @@ User = Annotated[str, Meta(min_length=1)]
 """A subject. Clients without one are nobody's: an empty name would quietly mean no connection at all."""
 
 
+Version = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
 class Order(Struct, forbid_unknown_fields=True, kw_only=True):
     """
     An operation's parameters.
@@ -41,7 +44,7 @@ class Publish(_Payload, forbid_unknown_fields=True, kw_only=True):
     skip_history: bool = False
     tags: dict[str, str] = {}
     idempotency_key: str = ""
-    version: Annotated[int, Meta(ge=0)] = 0
+    version: Version = 0
     version_epoch: str = ""
     delta: bool = False
 
@@ -53,7 +56,7 @@ class Broadcast(_Payload, forbid_unknown_fields=True, kw_only=True):
     skip_history: bool = False
     tags: dict[str, str] = {}
     idempotency_key: str = ""
-    version: Annotated[int, Meta(ge=0)] = 0
+    version: Version = 0
     version_epoch: str = ""
     delta: bool = False
 

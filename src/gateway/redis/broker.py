@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -30,7 +30,20 @@ EMPTY_TTL_S: Final = 3600
 """The same for a stream that nothing was published into: anybody may ask for one."""
 
 PAGE: Final = 250
-"""Entries read at once: Redis serves one after the other, and a long answer holds up all who wait."""
+PAGE_BYTES: Final = 1024 * 1024
+"""Read at once, but one entry: Redis serves one after the other, and a long answer holds up all who wait."""
+
+MOST_ID: Final = 2**64 - 1
+"""Of a stream's entry; clients may ask for what is behind any number."""
+
+MOST_NAMES: Final = 500
+"""Topics that one command asks about."""
+
+
+class _Page(NamedTuple):
+    position: Position
+    publications: list[Publication]
+    more: bool
 
 
 class RedisBroker:
@@ -140,43 +153,39 @@ class RedisBroker:
         """
         Read a stream, page by page.
         """
-        begin = since.offset if since is not None else -1
+        first = _first(since, reverse=reverse)
         found: list[Publication] = []
         position: Position | None = None
         while True:
             most = PAGE if limit < 0 else min(PAGE, limit - len(found))
-            epoch, top, entries = await self._read(channel, begin, most, reverse=reverse, keep_s=keep_s)
+            page = await self._read(channel, first, most if first else 0, reverse=reverse, keep_s=keep_s)
             if position is None:
-                position = Position(top, epoch)
-            elif position.epoch != epoch:
+                position = page.position
+            elif position.epoch != page.position.epoch:
                 # It began anew between two pages: what was read is of a stream that is no more.
                 return await self.history(channel, since=since, limit=limit, reverse=reverse, keep_s=keep_s)
-            found += [entry for entry in entries if entry.offset <= position.offset]
-            done = len(entries) < most or not entries or (not reverse and entries[-1].offset >= position.offset)
-            if done or len(found) == limit:
+            found += [entry for entry in page.publications if entry.offset <= position.offset]
+            last = page.publications[-1].offset if page.publications else 0
+            if not (page.more and last) or len(found) == limit or (not reverse and last >= position.offset):
                 return History(tuple(found), position)
-            begin = entries[-1].offset
+            first = _first(Position(last), reverse=reverse)
 
-    async def _read(
-        self, channel: str, begin: int, most: int, *, reverse: bool, keep_s: float
-    ) -> tuple[str, int, list[Publication]]:
+    async def _read(self, channel: str, first: str, most: int, *, reverse: bool, keep_s: float) -> _Page:
         keys = self._redis.keys
-        epoch, top, entries = await self._redis.run(
+        epoch, top, entries, more = await self._redis.run(
             self._history,
             [keys.channel("m", channel), keys.channel("s", channel)],
-            [CHAIN, self._fresh(), begin, most, int(reverse), max(EMPTY_TTL_S, int(keep_s))],
+            [CHAIN, self._fresh(), first, most, int(reverse), max(EMPTY_TTL_S, int(keep_s)), PAGE_BYTES],
         )
-        return epoch.decode(), top, [unpacked(fields[1], int(id_.partition(b"-")[0])) for id_, fields in entries]
+        publications = [unpacked(fields[1], int(id_.partition(b"-")[0])) for id_, fields in entries]
+        return _Page(Position(top, epoch.decode()), publications, bool(more))
 
     async def tops(self, channels: Sequence[str]) -> Mapping[str, Position]:
         """
         Read where streams stand, all in one round trip.
         """
-        asked = [Deferred.fromCoroutine(self._read(channel, -1, 0, reverse=False, keep_s=0.0)) for channel in channels]
-        return {
-            channel: Position(top, epoch)
-            for channel, (epoch, top, _) in zip(channels, await all_of(asked), strict=True)
-        }
+        asked = [Deferred.fromCoroutine(self._read(channel, "-", 0, reverse=False, keep_s=0.0)) for channel in channels]
+        return {channel: page.position for channel, page in zip(channels, await all_of(asked), strict=True)}
 
     async def remove_history(self, channel: str) -> None:
         """
@@ -189,21 +198,17 @@ class RedisBroker:
         List channels that are heard, with how many instances hear each.
         """
         base = self._redis.keys.channel("t", "x").partition("{")[0]
+        listed = await self._redis.everywhere("PUBSUB", "SHARDCHANNELS", base + "*")
+        names = {topic: _channel(topic[len(base) :].decode()) for topics in listed for topic in topics}
+        wanted = [topic for topic, name in names.items() if not pattern or fnmatch.fnmatchcase(name, pattern)]
         heard: dict[str, int] = {}
-        for topics in await self._redis.everywhere("PUBSUB", "SHARDCHANNELS", base + "*"):
-            counts = await all_of([Deferred.fromCoroutine(self._heard(topic)) for topic in topics])
-            for topic, count in zip(topics, counts, strict=True):
-                tag, _, rest = topic.decode()[len(base) + 1 :].partition("}")
-                heard[rest or tag] = heard.get(rest or tag, 0) + count
-        return {
-            name: count
-            for name, count in heard.items()
-            if count and (not pattern or fnmatch.fnmatchcase(name, pattern))
-        }
-
-    async def _heard(self, topic: bytes) -> int:
-        count: int = (await self._redis.call("PUBSUB", "SHARDNUMSUB", topic, key=topic.decode()))[1]
-        return count
+        for begin in range(0, len(wanted), MOST_NAMES):
+            # Each server knows who hears a topic of it, and of no other.
+            for told in await self._redis.everywhere("PUBSUB", "SHARDNUMSUB", *wanted[begin : begin + MOST_NAMES]):
+                for topic, count in zip(told[::2], told[1::2], strict=True):
+                    if count:
+                        heard[names[topic]] = heard.get(names[topic], 0) + count
+        return heard
 
     def _topic(self, channel: str) -> str:
         topic = self._redis.keys.channel("t", channel)
@@ -246,3 +251,18 @@ class RedisBroker:
         channels = [self._channels[topic] for topic in topics if topic in self._channels]
         if channels and self._listener is not None:
             self._listener.interrupted(channels)
+
+
+def _first(since: Position | None, *, reverse: bool) -> str:
+    """Name the entry at which reading begins; empty if there can be none."""
+    if since is None:
+        return "+" if reverse else "-"
+    # Behind the last offset there is nothing to find, wherever one begins.
+    offset = min(since.offset - 1 if reverse else max(0, since.offset) + 1, MOST_ID)
+    return f"{offset}" if offset > 0 else ""
+
+
+def _channel(topic: str) -> str:
+    """Read the channel out of a topic's end, ``{TAG}`` or, where the tag is a digest, ``{TAG}CHANNEL``."""
+    tag, _, rest = topic[1:].partition("}")
+    return rest or tag

@@ -5,7 +5,7 @@
 --       5 chain, 6 name for a new epoch, 7 version (0: none), 8 how long the idempotency key is kept (ms), 9 version epoch
 -- Returns {offset, epoch, "" or what suppressed it}; the error STALE if the caller's chain is older than the stream's
 -- Cost  O(1)
-local size, version, remembered = tonumber(ARGV[2]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local size, version, remembered = tonumber(ARGV[2]), ARGV[7], tonumber(ARGV[8])
 if remembered > 0 then
   local seen = redis.call("GET", KEYS[4])
   if seen then
@@ -17,7 +17,7 @@ if remembered > 0 then
   end
 end
 local offset, epoch = 0, ""
-if size > 0 or version > 0 then
+if size > 0 or version ~= "0" then
   local meta = redis.call("HMGET", KEYS[1], "e", "o", "c", "v", "w")
   epoch, offset = meta[1], tonumber(meta[2] or "0")
   if epoch and meta[3] ~= ARGV[5] then
@@ -29,19 +29,23 @@ if size > 0 or version > 0 then
   if not epoch then
     epoch, offset = ARGV[6], 0
     redis.call("DEL", KEYS[2])
+    -- At once: what is suppressed below has a position, too.
+    redis.call("HSET", KEYS[1], "e", epoch, "o", 0, "c", ARGV[5])
   end
-  if version > 0 then
-    if meta[5] == ARGV[9] and version <= tonumber(meta[4] or "0") then
+  if version ~= "0" then
+    -- As decimal text: Lua's numbers take versions above 2^53 that are not equal for equal.
+    local last = meta[5] == ARGV[9] and meta[4] or ""
+    if #version < #last or (#version == #last and version <= last) then
       return {offset, epoch, "version"}
     end
-    redis.call("HSET", KEYS[1], "v", ARGV[7], "w", ARGV[9])
+    redis.call("HSET", KEYS[1], "v", version, "w", ARGV[9])
   end
   if size > 0 then
     offset = offset + 1
     redis.call("XADD", KEYS[2], "MAXLEN", "=", size, offset .. "-0", "d", ARGV[1])
     redis.call("PEXPIRE", KEYS[2], ARGV[3])
+    redis.call("HSET", KEYS[1], "o", offset)
   end
-  redis.call("HSET", KEYS[1], "e", epoch, "o", offset, "c", ARGV[5])
   if redis.call("TTL", KEYS[1]) < tonumber(ARGV[4]) then
     redis.call("EXPIRE", KEYS[1], ARGV[4])
   end
