@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from gateway.api.server import ApiServer
@@ -32,6 +30,7 @@ from gateway.core.address import AddressRule
 from gateway.core.problems import Problem
 from gateway.core.routes import RouteTable
 from gateway.core.transcoding.openapi import Operation, openapi
+from gateway.draining import drain
 from gateway.live import Live
 from gateway.memory.revocations import MemoryRevocations
 from gateway.net.process import raise_descriptor_limit
@@ -67,7 +66,6 @@ DESCRIPTORS_RESERVED = 256
 """Descriptors kept for files, backends and the console when the number of connections is bounded."""
 
 LAG_S = 0.1
-DRAIN_LOOK_S = 0.05
 
 
 class Gateway:
@@ -102,7 +100,6 @@ class Gateway:
         self.offered: list[Operation] = []
         self.draining = False
         self._listens = False
-        self._drained: Deferred[None] | None = None
         self.background = Background(reactor, self._task_failed)
 
         # Identity.
@@ -272,41 +269,21 @@ class Gateway:
 
     async def stop(self) -> None:
         """
-        Drain: say no to ``/ready``, go on for a while, take no more, let requests end, cut the rest.
+        Drain, then close; see ``gateway.draining``.
         """
-        if self.draining:
-            return
-        self.draining = True
-        config = self.config
-        self.log.info("gateway.draining", requests=len(self.edge.open), connections=self.site.connections)
-        if config.min_drain_s:
-            await deferLater(self.reactor, config.min_drain_s)
-        await self.listening.stop()
-        await self.live.node.stop()
-        self.site.drain()
-        deadline = self.reactor.seconds() + config.drain_timeout_s
-        while self.edge.open and self.reactor.seconds() < deadline:
-            await deferLater(self.reactor, DRAIN_LOOK_S)
-        emptied = self.site.emptied()
-        while not emptied.called and self.reactor.seconds() < deadline:
-            await deferLater(self.reactor, DRAIN_LOOK_S)
-        given_up = list(self.edge.open)
-        for exchange in given_up:
-            self.edge.give_up(exchange, Problem("draining"))
-        if given_up:
-            await deferLater(self.reactor, DRAIN_LOOK_S)
-        self.site.stop()
-        await self.close()
-        self.log.info("gateway.stopped", requests_cut=len(given_up))
+        if not self.draining:
+            self.draining = True
+            await drain(self)
 
     async def close(self) -> None:
         """
-        End everything that is not a client's.
+        End everything that is not a client's: who gives orders, then what they act on, then what that stands on.
         """
         self._listens = False
-        await self.admin.close()
         if self.api is not None:
             await self.api.stop()
+        await self.admin.close()
+        await self.live.node.stop()
         await self.background.stop()
         await self.keys.stop()
         await self.backends.stop()

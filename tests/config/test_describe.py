@@ -49,7 +49,7 @@ def test_it_is_written_as_toml_has_it() -> None:
     shown = describe(parse(TEXT, "a.toml", {}))
     assert shown["limits"]["max_body"] == "1MiB"
     assert shown["limits"]["idle_timeout"] == "75s"
-    assert shown["gateway"] == {"drain_timeout": "90s", "min_drain": "0s", "server": "gateway"}
+    assert shown["gateway"] == {"drain_timeout": "90s", "drain_window": "10s", "min_drain": "0s", "server": "gateway"}
     assert shown["upstream"]["players"]["health"]["path"] == "/up"
     assert shown["upstream"]["players"]["identity_headers"] == {"X-User-Roles": "claims.roles"}
     assert shown["listen"]["trusted_proxies"] == ["10.0.0.0/8"]

@@ -322,7 +322,20 @@ class Config:
     log: Log = field(default_factory=Log, metadata=_("The log."))
     drain_timeout_s: float = field(
         default=30.0,
-        metadata=_("At SIGTERM, how long requests under way may take to end.", at="gateway.drain_timeout", least=0),
+        metadata=_(
+            "At SIGTERM, and after `min_drain`, how long requests and commands under way may take to end.",
+            at="gateway.drain_timeout",
+            least=0,
+        ),
+    )
+    drain_window_s: float = field(
+        default=10.0,
+        metadata=_(
+            "At SIGTERM, over how long real-time clients are asked to come back elsewhere, evenly; less where that is "
+            "fewer than 20 a second, at most four fifths of `drain_timeout`.",
+            at="gateway.drain_window",
+            least=0,
+        ),
     )
     min_drain_s: float = field(
         default=0.0,

@@ -25,6 +25,7 @@ from zope.interface import directlyProvides, providedBy
 
 __all__ = [
     "DirectReactor",
+    "accept_waiting",
     "direct_send",
     "has_news",
     "is_reset",
@@ -251,6 +252,15 @@ class DirectReactor:
         connector = cast(Any, _DirectUnixConnector)(address, factory, timeout, self._reactor, checkPID)
         connector.connect()
         return cast(IConnector, connector)
+
+
+def accept_waiting(port: IListeningPort, most: int) -> None:
+    """
+    Accept at most *most* connections that the kernel has made already: those are reset when the port is closed.
+    """
+    if isinstance(port, tcp.Port | unix.Port):
+        port.numberAccepts = most
+        port.doRead()
 
 
 def _listening(port: tcp.Port) -> IListeningPort:

@@ -4,15 +4,17 @@ What runs beside the requests, each with a name and an owner who ends it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 __all__ = ["Background"]
+
+LOOK_S = 0.05
 
 
 class Background:
@@ -66,6 +68,21 @@ class Background:
         List what runs now.
         """
         return sorted(self._running.values())
+
+    async def settled(self, rooms: Collection[str], within_s: float) -> list[str]:
+        """
+        Wait for the tasks that run now and whose names begin with a word of *rooms*, at most *within_s*.
+
+        Returns:
+            The names of those that still run; they go on.
+        """
+        until = self._clock.seconds() + within_s
+        waiting = [task for task, name in self._running.items() if name.partition(".")[0] in rooms]
+        while waiting := [task for task in waiting if task in self._running]:
+            if self._clock.seconds() >= until:
+                break
+            await deferLater(self._clock, LOOK_S)
+        return sorted(self._running[task] for task in waiting)
 
     async def stop(self) -> None:
         """

@@ -57,6 +57,11 @@ class Lanes:
         else:
             self._start(command)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return not self._running and not self._held
+
     def first(self, running: Coroutine[Any, Any, None], command: c.Command) -> None:
         """
         Run the command that all others wait for.

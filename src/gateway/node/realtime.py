@@ -26,6 +26,7 @@ from gateway.core.wheel import Wheel
 from gateway.node.background import Background
 from gateway.node.client import Client
 from gateway.node.cluster import Cluster
+from gateway.node.drain import flushed
 from gateway.node.holders import Holders
 from gateway.node.hub import Hub
 from gateway.node.identities import Identities
@@ -48,6 +49,9 @@ SLOT_S = 0.25
 """How late a client's timers may be."""
 
 SWEEP_S = 1.0
+
+STOP_S = 2.0
+"""How long stores and backends may take to hear of clients that a stop has closed."""
 
 
 class RealtimeNode:
@@ -113,7 +117,6 @@ class RealtimeNode:
         self.holders = Holders(self.users)
         self.opening: dict[Client, None] = {}
         self.streaming: dict[str, Client] = {}
-        self.draining = False
         self.identities = Identities(authenticator, revocations, wall, metrics.auth_failures.inc)
         self._wheel: Wheel[Client] = Wheel(SLOT_S)
         self.background = Background(clock, self._task_failed)
@@ -185,9 +188,9 @@ class RealtimeNode:
         """
         Close every client, telling it to come back elsewhere, and end what runs.
         """
-        self.draining = True
         for client in [*self.opening, *self.clients.values()]:
             client.close(CloseReason.SHUTDOWN.closing)
+        await flushed(self, STOP_S)
         await self.membership.keeper.leave()
         self.hub.stop()
         await self.bus.leave()

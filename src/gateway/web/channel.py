@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from gateway.core.message import CHUNKED
 from gateway.core.problems import CATALOGUE, Problem, problem_body
-from gateway.net.transports import pending_bytes
+from gateway.net.transports import has_news, pending_bytes
 from gateway.ports.http import Peer
 from gateway.web.body import BodyReader, ChunkedBody, LengthBody
 from gateway.web.connection import LINGERING, NEVER, Connection
@@ -451,6 +451,8 @@ class Channel(Connection):
             self._overdue_request(now)
         elif self._state == HEAD and self._begun:
             self._refuse(Refused(408, "request_timeout"), self._buffer)
+        elif self._state == HEAD and has_news(self.transport):
+            self.deadline = now  # A request has come in time to be served.
         else:
             Connection.overdue(self, now)
 

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from gateway.config.endpoints import read_endpoint
 from gateway.config.sections import Listener
 from gateway.net.held import HeldPort
-from gateway.net.transports import DirectReactor
+from gateway.net.transports import DirectReactor, accept_waiting
 from gateway.ports.http import Peer
 from gateway.web.factory import ChannelFactory, peer_of
 from gateway.web.proxied import ProxiedFactory
@@ -171,10 +171,11 @@ class Listening:
 
     async def stop(self) -> None:
         """
-        Accept no more connections; those that are open are not touched.
+        Accept no more connections than have come; those that are open are not touched.
         """
         ports, self.ports = self.ports, []
         for port in ports:
+            accept_waiting(port, BACKLOG)
             await maybeDeferred(port.stopListening)
 
 
