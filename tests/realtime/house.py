@@ -33,7 +33,9 @@ from gateway.node.realtime import RealtimeNode
 from gateway.node.rulebook import Rulebook
 from gateway.ports.backends import Facts
 from gateway.ports.clients import ClientSide, Opening
+from gateway.ports.cluster import ClusterBus
 from gateway.ports.dialect import Dialect
+from gateway.ports.identity import Revocations
 from gateway.ports.sessions import SessionRecord
 from gateway.telemetry.realtime import RealtimeMetrics
 from gateway.telemetry.tally import Tally
@@ -251,7 +253,7 @@ class Tokens:
     Tokens of the form ``user`` or ``user;claim=value;ttl=60``, believed as they are.
     """
 
-    def __init__(self, wall: Callable[[], float], revocations: MemoryRevocations) -> None:
+    def __init__(self, wall: Callable[[], float], revocations: Revocations) -> None:
         self._wall = wall
         self._revocations = revocations
 
@@ -290,10 +292,10 @@ class House:
         self.backends: dict[str, Asked] = {}
         self.channels = MemoryChannels(self.clock.seconds, self.wall)
         self.cluster = MemoryCluster()
-        self.revocations = MemoryRevocations(self.wall)
+        self.revocations: Any = MemoryRevocations(self.wall)
         self.witness = Witness()
         self.random = random.Random(7)
-        self.stores = memory_stores(self.channels, self._bus(), self.wall)
+        self.stores = memory_stores(self.channels, self.make_bus(), self.wall)
         self.nodes: list[RealtimeNode] = []
         self.people: list[Person] = []
         self.node = self.add()
@@ -302,7 +304,8 @@ class House:
         """Seconds since the epoch."""
         return START + self.clock.seconds()
 
-    def _bus(self) -> MemoryBus:
+    def make_bus(self) -> ClusterBus:
+        """The bus of a node that is being made."""
         return MemoryBus(self.cluster, self.clock, lambda name, failure: failure.raiseException())
 
     def backend(self, call: BackendCall, roots: frozenset[str]) -> Asked:
@@ -323,7 +326,7 @@ class House:
         def info(section: Any) -> Expression | None:
             return compile_expression(section.info, CLIENT_ROOTS) if section.info else None
 
-        bus = self._bus()
+        bus = self.make_bus()
         node = RealtimeNode(
             clock=self.clock,
             wall=self.wall,

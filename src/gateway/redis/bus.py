@@ -258,10 +258,14 @@ class RedisBus:
     def _find(self, message: _Message) -> None:
         find = self._finds.get(message.name)
         finding: Deferred[Any] = Deferred.fromCoroutine(self._found(find, message))
-        finding.addErrback(lambda failure: self._failed(message.name, failure))
+        finding.addErrback(self._unsaid, message.name)
         if not finding.called:
             self._finding[finding] = self._clock.callLater(message.wait_s, finding.cancel)
             finding.addCallback(self._settled, finding)
+
+    def _unsaid(self, failure: Failure, name: str) -> None:
+        if not failure.check(CancelledError):
+            self._failed(name, failure)
 
     def _settled(self, _: Any, finding: Deferred[Any]) -> None:
         timer = self._finding.pop(finding)
