@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.realtime import RealtimeMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "gateway"
@@ -83,7 +84,9 @@ def test_metrics_that_are_named_exist() -> None:
     """
     A metric that a page speaks of is one that ``/metrics`` shows.
     """
-    shown = set(re.findall(r"^# TYPE (\S+?)(?:_total)? ", Metrics().render().decode(), re.MULTILINE))
+    metrics = Metrics()
+    RealtimeMetrics(metrics.registry, metrics.auth_failures)
+    shown = set(re.findall(r"^# TYPE (\S+?)(?:_total)? ", metrics.render().decode(), re.MULTILINE))
     named = {
         name for page in PAGES for name in re.findall(r"`((?:gateway|process)_[a-z_]+)[{`=]", page.read_text("utf-8"))
     }

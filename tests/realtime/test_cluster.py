@@ -158,6 +158,7 @@ def test_the_silent_are_named(branch: Branch) -> None:
     assert (one.wire.closed, three.wire.closed) == ((3503, "force disconnect"),) * 2, "at once"
     branch.house.pass_time(ANSWER_S)
     assert outcome == [{"silent": ["node-2"]}]
+    assert branch.nodes[0].metrics.silent.value("connections") == 1
     assert answers == ["cancelled"] * 2
 
 

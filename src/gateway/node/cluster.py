@@ -100,11 +100,11 @@ class Cluster:
         Raises:
             ClientError, StoreUnavailable: it could not be done on some instance; the others have done it.
         """
-        body = _encode(act)
+        name, body = type(act).__name__.lower(), _encode(act)
         if len(body) > MOST_BODY:
             raise ClientError(ErrorCode.LIMIT_EXCEEDED, f"at most {MOST_BODY} bytes")
         within_s = SUBSCRIBE_S if isinstance(act, Subscribe) else ANSWER_S
-        asked = Deferred.fromCoroutine(self._bus.ask(ALL, type(act).__name__.lower(), body, within_s))
+        asked = Deferred.fromCoroutine(self._bus.ask(ALL, name, body, within_s))
         errors: list[Exception] = []
         values: dict[str, Any] = {}
         try:
@@ -115,8 +115,9 @@ class Cluster:
             asked.addErrback(lambda failure: failure.trap(CancelledError))
             asked.cancel()
             raise
-        answers, silent = await asked, []
-        for instance, answer in sorted(answers.answers.items()):
+        told = await asked
+        silent = list(told.silent)
+        for instance, answer in sorted(told.answers.items()):
             try:
                 outcome = _outcome(answer)
             except msgspec.DecodeError:
@@ -126,9 +127,11 @@ class Cluster:
                 code, text, temporary = outcome.error
                 errors.append(ClientError(code, text, temporary=temporary))
             values[instance] = outcome.value
+        if silent:
+            self._node.metrics.silent.inc(name, by=len(silent))
         if errors:
             raise errors[0]
-        return Everywhere(values, tuple(sorted((*answers.silent, *silent))))
+        return Everywhere(values, tuple(sorted(silent)))
 
     async def holds(self, record: SessionRecord) -> bool:
         """

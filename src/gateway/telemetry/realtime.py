@@ -40,6 +40,7 @@ class RealtimeMetrics:
             "gateway_session_steps_lost", "Beginnings and ends that will never be written.", ("step", "why")
         )
         self.instances = Reading("gateway_instances", "Instances that live, as this one sees it.")
+        self.silent = Tally("gateway_instances_silent", "Answers of other instances that did not come.", ("question",))
         self.instances_tidied = Reading("gateway_instances_tidied", "Dead instances that this one tidied up after.")
         for metric in vars(self).values():
             if isinstance(metric, (Tally, Reading)) and metric is not auth_failures:
