@@ -32,7 +32,6 @@ from gateway.core.routes import RouteTable
 from gateway.core.transcoding.openapi import Operation, openapi
 from gateway.draining import drain
 from gateway.live import Live
-from gateway.memory.revocations import MemoryRevocations
 from gateway.net.process import raise_descriptor_limit
 from gateway.node.api_keys import ApiKeys
 from gateway.node.background import Background
@@ -44,6 +43,7 @@ from gateway.node.rules import ROOTS
 from gateway.ports.http import Exchange
 from gateway.reloading import Reloading
 from gateway.routing import Wiring, own_paths
+from gateway.storage import Storage
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics, package_version
@@ -104,7 +104,8 @@ class Gateway:
 
         # Identity.
         self.fetch = Fetcher(reactor)
-        self.revocations = MemoryRevocations(wall)
+        self.storage = Storage(reactor, config.store, wall=wall, log=self.log, failed=self._task_failed)
+        self.revocations = self.storage.revocations
         self.minter = Minter(config.server, wall)
         self.keys = KeyRing(config.auth, self.fetch, reactor, self._keys_event)
         self.authenticator = JwtAuthenticator(config.auth, self.keys, self.revocations)
@@ -131,7 +132,7 @@ class Gateway:
             reactor,
             config,
             authenticator=self.authenticator,
-            revocations=self.revocations,
+            storage=self.storage,
             metrics=self.metrics,
             log=self.log,
             wall=wall,
@@ -160,7 +161,8 @@ class Gateway:
         await self.calls.start(config.upstream)
         mounts, change_live = self.compiled(config, self.calls.schemas())
         change_live()
-        await self.live.start()
+        await self.storage.start()
+        self.live.start()
         self.edge = Edge(self.plan(config, mounts), reactor.seconds, self.journal)
         self.site = ChannelFactory(
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
@@ -238,6 +240,8 @@ class Gateway:
             return "draining"
         if not self._listens:
             return "not_listening"
+        if not self.storage.ready():
+            return "store"
         return "" if self.authenticator.ready() else "keys"
 
     def ready(self) -> bool:
@@ -289,6 +293,7 @@ class Gateway:
         await self.backends.stop()
         await self.calls.stop()
         self.fetch.close()
+        await self.storage.stop()
 
     # Beside the requests.
 

@@ -25,9 +25,6 @@ from gateway.core.problems import Problem
 from gateway.core.routes import Entry
 from gateway.dialects.centrifuge_json import CentrifugeJson
 from gateway.dialects.centrifuge_protobuf import CentrifugeProtobuf
-from gateway.memory.broker import MemoryChannels
-from gateway.memory.bus import MemoryBus, MemoryCluster
-from gateway.memory.stores import memory_stores
 from gateway.node.opening import Openings
 from gateway.node.operations import Operations
 from gateway.node.plan import ServedRoute
@@ -37,7 +34,8 @@ from gateway.ports.backends import Backend
 from gateway.ports.clients import ClientSide, ClientTransport, Form, Opening
 from gateway.ports.dialect import Dialect
 from gateway.ports.http import Exchange, RouteHandler
-from gateway.ports.identity import Authenticator, Revocations
+from gateway.ports.identity import Authenticator
+from gateway.storage import Storage
 from gateway.telemetry.metrics import Metrics, package_version
 from gateway.telemetry.realtime import RealtimeMetrics
 from gateway.upstream.asking import Maker
@@ -74,6 +72,7 @@ class Live:
     The real-time side of one instance.
 
     Args:
+        storage: Its stores.
         refuse: The HTTP edge's way to answer with a problem.
         crashed: Its way to report a failure of our own.
     """
@@ -84,7 +83,7 @@ class Live:
         config: Config,
         *,
         authenticator: Authenticator,
-        revocations: Revocations,
+        storage: Storage,
         metrics: Metrics,
         log: Any,
         wall: Callable[[], float],
@@ -110,10 +109,10 @@ class Live:
             rules=Rulebook((), (), _nobody),
             hooks={},
             conn_infos=_conn_info,
-            stores=memory_stores(MemoryChannels(reactor.seconds, wall), self._bus(), wall),
+            stores=storage.stores,
             store=config.store,
             authenticator=authenticator,
-            revocations=revocations,
+            revocations=storage.revocations,
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),
             log=log,
         )
@@ -124,17 +123,13 @@ class Live:
         if self._lacks:
             log.warning("websocket.long_way", lacks=self._lacks)
 
-    def _bus(self) -> MemoryBus:
-        return MemoryBus(MemoryCluster(), self._reactor, self._task_failed)
-
     def _task_failed(self, name: str, failure: Failure) -> None:
         self._log.error("background.failed", task=name, exception=failure.getTraceback())
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """
         Be heard by other instances, and begin what runs by itself.
         """
-        await self.node.bus.join(self.node.instance)
         self.node.start()
 
     def prepare(self, config: Config, make: Maker) -> Callable[[], None]:

@@ -347,7 +347,6 @@ class House:
             log=structlog.get_logger(),
             witnesses=(self.witness,),
         )
-        Deferred.fromCoroutine(bus.join(node.instance))
         node.start()
         self.nodes.append(node)
         return node

@@ -92,6 +92,7 @@ class Membership:
         """
         background = self._node.background
         self.keeper.start()
+        self._node.spawn("cluster.join", self._join(self.keeper.instance))
         background.every("sessions.notes", NOTES_S, lambda: background.spawn("sessions.notes", self._write_notes()))
         background.every("sessions.sweep", SWEEP_S, lambda: background.spawn("sessions.sweep", self._sweep()))
 

@@ -1,0 +1,142 @@
+"""
+Where an instance keeps what outlives a connection: in this process, or in Redis for all instances.
+
+Part of the composition root: it names the concrete stores. Redis is imported only where it is configured, because
+its library takes the reactor that is installed by then.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from gateway.config.store_section import Store
+from gateway.core.store_url import read_store_url
+from gateway.memory.broker import MemoryChannels
+from gateway.memory.bus import MemoryBus, MemoryCluster
+from gateway.memory.idempotency import MemoryIdempotency
+from gateway.memory.presence import MemoryPresence
+from gateway.memory.revocations import MemoryRevocations
+from gateway.memory.stores import memory_stores
+from gateway.ports.identity import Revocations
+from gateway.ports.stores import Stores
+from gateway.upstream.tls import client_options
+
+if TYPE_CHECKING:
+    from gateway.redis.client import Redis
+    from gateway.redis.revocations import RedisRevocations
+
+__all__ = ["Storage"]
+
+FIRST_S: Final = 5.0
+"""How long a start waits for Redis; then it goes on, is not ready, and takes nobody."""
+
+LOOK_S: Final = 0.02
+
+
+class Storage:
+    """
+    The stores of one instance.
+
+    Args:
+        wall: Seconds since the epoch.
+        log: A structlog logger.
+        failed: Told of faults of what runs by itself, with its name.
+
+    Attributes:
+        stores: One complete set.
+        revocations: What was revoked, here and everywhere.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        section: Store,
+        *,
+        wall: Callable[[], float],
+        log: Any,
+        failed: Callable[[str, Failure], None],
+    ) -> None:
+        self._reactor = reactor
+        self._log = log
+        self._redis: Redis | None = None
+        self._shared: RedisRevocations | None = None
+        self.revocations: Revocations
+        self.stores: Stores
+        if not read_store_url(section.url).shared:
+            self.revocations = MemoryRevocations(wall)
+            bus = MemoryBus(MemoryCluster(), reactor, failed)
+            self.stores = memory_stores(MemoryChannels(reactor.seconds, wall), bus, wall)
+            return
+        from gateway.redis.connect import connect
+        from gateway.redis.revocations import RedisRevocations
+        from gateway.redis.stores import redis_stores
+
+        self._redis = connect(
+            reactor,
+            section,
+            tls=lambda host: client_options(section.tls, host),
+            random=random.random,
+            fresh=_fresh,
+            event=self._event,
+        )
+        self.stores = redis_stores(
+            self._redis,
+            reactor,
+            wall=wall,
+            fresh=_fresh,
+            failed=failed,
+            odd=lambda text: self._event("store.odd", {"what": text}),
+            presence=MemoryPresence(),
+            idempotency=MemoryIdempotency(wall),
+        )
+        self._shared = self.revocations = RedisRevocations(
+            self._redis,
+            reactor,
+            MemoryRevocations(wall),
+            MemoryRevocations(wall),
+            wall=wall,
+            fresh=_fresh,
+            failed=failed,
+        )
+
+    async def start(self) -> None:
+        """
+        Connect; with Redis away it goes on after a while, and is not ready.
+        """
+        redis, shared = self._redis, self._shared
+        if redis is None or shared is None:
+            return
+        redis.start()
+        until = self._reactor.seconds() + FIRST_S
+        while not (redis.available and redis.hearing) and self._reactor.seconds() < until:
+            await deferLater(self._reactor, LOOK_S)
+        await shared.start()
+
+    async def stop(self) -> None:
+        """
+        Disconnect.
+        """
+        if self._shared is not None:
+            await self._shared.stop()
+        if self._redis is not None:
+            await self._redis.stop()
+
+    def ready(self) -> bool:
+        """
+        Whether clients may be sent here: what is revoked was read once. A Redis that goes away later changes nothing.
+        """
+        return self._shared is None or self._shared.complete
+
+    def _event(self, name: str, fields: dict[str, Any]) -> None:
+        level = self._log.info if name == "store.connected" else self._log.warning
+        level(name, **fields)
+
+
+def _fresh() -> str:
+    return secrets.token_hex(4)
