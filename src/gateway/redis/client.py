@@ -178,6 +178,7 @@ class Redis:
             self._looking.cancel()
             self._looking = None
         self._watchers.clear()
+        self._told = True  # Nobody has to be told of an end that was asked for.
         await self._commands.stop()
         await self._subscriptions.stop()
 
