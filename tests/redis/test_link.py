@@ -224,7 +224,7 @@ async def test_who_we_are(tmp_path: Path) -> None:
         await redis.stop()
     events: list[tuple[str, dict[str, Any]]] = []
     with pytest.raises(AssertionError, match="WRONGPASS"):
-        await link(server.url, username="gate", password=Secret("wrong"), events=events)
+        await link(server.url, username="gate", password=Secret("wrong"), events=events, within_s=1.0)
     assert [name for name, _ in events] == ["store.lost"]
     server.stop()
 
@@ -254,7 +254,7 @@ async def test_a_full_server_is_tried_again(tmp_path: Path) -> None:
     server.ask("CONFIG", "SET", "maxclients", "2")
     events: list[tuple[str, dict[str, Any]]] = []
     with pytest.raises(AssertionError, match="max number of clients"):
-        await link(server.url, events=events)
+        await link(server.url, events=events, within_s=1.0)
     await redis.call("CONFIG", "SET", "maxclients", "100")
     other = await link(server.url)
     await other.stop()
@@ -317,7 +317,7 @@ async def test_another_schema_is_refused(redis_server: RedisServer) -> None:
     await redis.call("HSET", redis.keys.one("lineage"), "schema", "7")
     await redis.stop()
     with pytest.raises(AssertionError, match="schema 7 of another release"):
-        await link(redis_server.url, "elder")
+        await link(redis_server.url, "elder", within_s=1.0)
     redis = await link(redis_server.url, "other")
     await redis.call("DEL", "elder:1:{lineage}")
     await redis.stop()

@@ -104,6 +104,8 @@ class Link:
         self._random = random
         self._rejected = 0
         self._preparing: Connection | None = None
+        self._ready: Deferred[None] | None = None
+        self._reason = ""
         self._factory = _Connections(lambda: make(self._lost))
         self._service = ClientService(
             _Told(endpoint, down),
@@ -144,25 +146,30 @@ class Link:
         assert connection is not None, "made just now"
         self._preparing = connection
         self._rejected += 1
-        return Deferred.fromCoroutine(self._make_ready(connection))
+        ready = self._ready = Deferred.fromCoroutine(self._make_ready(connection))
+        return ready
 
     async def _make_ready(self, connection: Connection) -> None:
         try:
             await connection.whenConnected()
             await self._prepare(connection)
         except Exception as error:
-            reason = self._factory.reason or str(error)
+            reason = self._factory.reason or self._reason or str(error)
             connection.give_up(reason)
             self._down(reason)
             raise
         finally:
-            self._preparing = None
+            self._preparing = self._ready = None
         self._rejected = 0
-        self._factory.reason = ""
+        self._factory.reason = self._reason = ""
         self.connection = connection
         self._up(connection)
 
     def _lost(self, connection: Connection, reason: str) -> None:
+        if connection is self._preparing and self._ready is not None:
+            # A refused password ends the connection, and nobody else would say so.
+            self._reason = reason
+            self._ready.cancel()
         if connection is self.connection:
             self.connection = None
             self._down(reason)
