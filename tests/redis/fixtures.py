@@ -31,7 +31,7 @@ async def link(url: str, prefix: str = "", **settings: Any) -> Any:
     Return a ``Redis`` that is connected; the caller stops it.
 
     Args:
-        settings: Of ``[store]``, and ``events``: a list that takes what operators are told; ``within_s``: how long to wait.
+        settings: Of ``[store]``, and ``events``: a list that takes what operators are told; ``within_s``.
     """
     from twisted.internet import reactor  # pytest-twisted has installed one.
     from twisted.internet.task import deferLater
@@ -39,7 +39,7 @@ async def link(url: str, prefix: str = "", **settings: Any) -> Any:
     from gateway.redis.connect import connect
 
     events: list[tuple[str, dict[str, Any]]] = settings.pop("events", [])
-    tries = int(settings.pop("within_s", 5.0) / 0.01)
+    within_s: float = settings.pop("within_s", 5.0)
     made = connect(
         reactor,
         Store(url=url, prefix=prefix or "t" + secrets.token_hex(4), **{"timeout_s": 1.0, **settings}),
@@ -49,7 +49,7 @@ async def link(url: str, prefix: str = "", **settings: Any) -> Any:
         event=lambda name, fields: events.append((name, fields)),
     )
     made.start()
-    for _ in range(tries):
+    for _ in range(int(within_s / 0.01)):
         if made.available and made.hearing:
             return made
         await deferLater(reactor, 0.01)

@@ -27,13 +27,15 @@ class RedisServer:
         folder: Its own; what it keeps and its log are in there.
         options: More of its command line: ``["--appendonly", "yes"]``.
         port: Its TCP port; a free one if it is not said.
+        password: What ``ask`` says first.
     """
 
-    def __init__(self, folder: Path, options: Sequence[str] = (), port: int = 0) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = (), port: int = 0, password: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.options = list(options)
         self.port = port or free_port()
+        self.password = password
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,9 +77,11 @@ class RedisServer:
         """
         Send one command on a connection of its own; return the first 64 KiB of the raw answer.
         """
-        parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            connection.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts))
+            if self.password:
+                connection.sendall(_encoded(("AUTH", self.password)))
+                connection.recv(65536)
+            connection.sendall(_encoded(command))
             return connection.recv(65536)
 
     def pause(self) -> None:
@@ -112,3 +116,8 @@ class RedisServer:
     def _signal(self, number: signal.Signals) -> None:
         assert self.process is not None, "started before"
         self.process.send_signal(number)
+
+
+def _encoded(command: Sequence[str | bytes | int]) -> bytes:
+    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)

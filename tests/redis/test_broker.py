@@ -17,7 +17,7 @@ from tests.redis.server import RedisServer
 from tests.redis.test_link import until
 from twisted.internet.defer import ensureDeferred, gatherResults
 
-from gateway.core.publications import History, Position, PublishOptions
+from gateway.core.publications import History, Position, Published, PublishOptions
 from gateway.ports.realtime import StoreUnavailable
 from gateway.redis.broker import RedisBroker
 
@@ -225,12 +225,26 @@ async def test_an_old_chain_changes_nothing(redis: Any) -> None:
     """
     made = broker(redis)
     key = redis.keys.one("lineage")
-    await redis.call("HSET", key, "number", 9, "chain", "newer")
+    newer = "0000000009-newer"
+    await redis.call("HSET", key, "chain", newer)
     meta = redis.keys.channel("m", "c")
-    await redis.call("HSET", meta, "e", "kept", "o", 4, "c", "9-newer")
+    await redis.call("HSET", meta, "e", "kept", "o", 4, "c", newer)
     published = await made.publish("c", b"1", KEEP)
     assert published.position == Position(5, "kept")
-    assert redis.chain == "9-newer"
+    assert redis.chain == newer
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_old_chain_repeats_nothing(redis: Any) -> None:
+    """
+    What somebody who knows a newer chain published under a key is not published again by who still believes in an older one.
+    """
+    made = broker(redis)
+    newer = "0000000009-newer"
+    await redis.call("HSET", redis.keys.one("lineage"), "chain", newer)
+    await redis.call("SET", redis.keys.channel("k", "c") + "once", f"5:kept:{newer}", "PX", 1000)
+    published = await made.publish("c", b"1", PublishOptions(idempotency_key="once"))
+    assert published == Published(Position(5, "kept"), "idempotency")
 
 
 @pytest_twisted.ensureDeferred

@@ -5,6 +5,7 @@ The link to one Redis: found, lost, hung, refused, and what is known after it is
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 import pytest_twisted
 from tests.redis.fixtures import link
 from tests.redis.server import RedisServer
-from twisted.internet.defer import Deferred
+from tests.web.harness import pause
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
+from gateway.config.fields import Secret
 from gateway.ports.realtime import StoreUnavailable
 from gateway.redis.connection import all_of
 from gateway.redis.errors import RedisFault, RedisRefused
@@ -214,8 +217,6 @@ async def test_who_we_are(tmp_path: Path) -> None:
     users = tmp_path / "users"
     users.write_text("user default off\nuser gate on >secret ~* &* +@all\n")
     server = RedisServer(tmp_path, ["--aclfile", str(users)]).start()
-    from gateway.config.fields import Secret
-
     redis = await link(server.url + "/3", username="gate", password=Secret("secret"))
     try:
         await redis.call("SET", redis.keys.one("k"), 1)
@@ -324,12 +325,167 @@ async def test_another_schema_is_refused(redis_server: RedisServer) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_waits_is_bounded(redis: Any) -> None:
+async def test_what_waits_is_bounded(redis_server: RedisServer) -> None:
     """
     Commands beyond the bound are refused at once, and those before are answered.
     """
+    redis = await link(redis_server.url, timeout_s=10.0)
     half = b"x" * (40 * 1024 * 1024)
     first = Deferred.fromCoroutine(redis.call("ECHO", half))
     with pytest.raises(StoreUnavailable, match="too much"):
         await redis.call("ECHO", half)
     assert await first == half
+    await redis.stop()
+
+
+@pytest.mark.parametrize("password", ["", "secret"])
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_hangs_when_it_is_called(tmp_path: Path, password: str) -> None:
+    """
+    Connections that are made and never answered, also while we say who we are, are given up and made again.
+    """
+    server = RedisServer(tmp_path, ["--requirepass", password], password=password).start()
+    secret = Secret(password) if password else None
+    redis = await link(server.url, password=secret, timeout_s=0.3)
+    try:
+        server.pause()
+        await until(lambda: not redis.available and not redis.hearing)
+        await pause(1.0)
+        server.resume()
+        await until(lambda: redis.available and redis.hearing)
+    finally:
+        server.resume()
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_password_that_is_set_right(tmp_path: Path) -> None:
+    """
+    A password that is refused is tried again, and good once the server knows it.
+    """
+    server = RedisServer(tmp_path, ["--requirepass", "other"], password="other").start()
+    events: list[tuple[str, dict[str, Any]]] = []
+    with pytest.raises(AssertionError, match="WRONGPASS"):
+        await link(server.url, password=Secret("secret"), events=events, within_s=1.0)
+    redis = await link(server.url, password=Secret("other"))
+    try:
+        server.ask("CONFIG", "SET", "requirepass", "secret")
+        server.password = "secret"
+        server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await until(lambda: not redis.available)
+        await pause(0.5)
+        server.ask("CONFIG", "SET", "requirepass", "other")
+        server.password = "other"
+        await until(lambda: redis.available)
+    finally:
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reactor_that_stood_still(redis: Any) -> None:
+    """
+    A process that was stopped itself for longer than a server may take finds the answers that wait, and loses nothing.
+    """
+    answer = Deferred.fromCoroutine(redis.call("PING"))
+    await pause(0.01)
+    answers = [Deferred.fromCoroutine(redis.call("ECHO", f"{number}")) for number in range(3)]
+    await pause(0)
+    time.sleep(1.5)  # noqa: ASYNC251  # that is the point
+    assert await all_of([answer, *answers]) == [b"PONG", b"0", b"1", b"2"]
+    await pause(0.6)
+    assert redis.losses == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_databases_hear_their_own(redis_server: RedisServer) -> None:
+    """
+    Installations that only their databases tell apart hear nothing of each other.
+    """
+    one, two = await link(redis_server.url, "same"), await link(redis_server.url + "/2", "same")
+    try:
+        hearing = Hearing()
+        topic = two.keys.channel("t", "room")
+        await two.subscribe(topic, hearing)
+        assert await one.call("SPUBLISH", one.keys.channel("t", "room"), "theirs") == 0
+        assert await two.call("SPUBLISH", topic, "ours") == 1
+        assert topic.startswith("same:1:")
+    finally:
+        await one.call("DEL", one.keys.one("lineage"))
+        await two.call("DEL", two.keys.one("lineage"))
+        await one.stop()
+        await two.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_master_that_becomes_a_replica(tmp_path: Path) -> None:
+    """
+    A server that was made a replica is left by both connections at the first refusal, and taken again as a master, as a new chain.
+    """
+    server = RedisServer(tmp_path).start()
+    events: list[tuple[str, dict[str, Any]]] = []
+    redis = await link(server.url, events=events)
+    try:
+        before = redis.chain
+        server.ask("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(RedisRefused):
+            await redis.call("SET", redis.keys.one("k"), 1)
+        assert not redis.available
+        await until(lambda: not redis.hearing)
+        await pause(0.3)
+        assert not redis.available
+        server.ask("REPLICAOF", "NO", "ONE")
+        await until(lambda: redis.available and redis.hearing)
+        assert redis.chain > before
+        assert [name for name, _ in events] == ["store.connected", "store.lost", "store.went_back", "store.connected"]
+    finally:
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_topics_that_end_while_they_begin(redis: Any) -> None:
+    """
+    Subscribed and left in any order within a turn, a topic is heard exactly if that was said last, and answers stay in order.
+    """
+    hearing = Hearing()
+    for last in (True, False):
+        steps = [redis.subscribe("a", hearing), redis.unsubscribe("a"), redis.subscribe("b", hearing)]
+        steps += [redis.subscribe("a", hearing)] if last else []
+        await all_of([Deferred.fromCoroutine(step) for step in steps])
+        assert await redis.call("SPUBLISH", "a", "1") == int(last)
+        assert await redis.call("SPUBLISH", "b", "1") == 1
+        await redis.unsubscribe("b")
+        await redis.unsubscribe("a")
+        assert await redis.call("PUBSUB", "SHARDCHANNELS", "[ab]") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_subscription_nobody_waits_for(redis: Any) -> None:
+    """
+    A subscription whose caller gave up is taken back at the server, too.
+    """
+    subscribing = Deferred.fromCoroutine(redis.subscribe("given up", Hearing()))
+    subscribing.addErrback(lambda failure: failure.trap(CancelledError))
+    subscribing.cancel()
+    await subscribing
+    for _ in range(2):
+        await redis.subscribe("other", Hearing())
+        assert await redis.call("PUBSUB", "SHARDCHANNELS", "given*") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_topics_after_a_loss(redis: Any) -> None:
+    """
+    Thousands of topics are heard again after a loss without a turn of the reactor that takes long.
+    """
+    hearing = Hearing()
+    topics = [f"many{number}" for number in range(5000)]
+    await all_of([Deferred.fromCoroutine(redis.subscribe(topic, hearing)) for topic in topics])
+    await redis.call("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: len(hearing.gaps) >= len(topics))
+    assert sorted(hearing.gaps) == sorted(topics)
+    assert await redis.call("SPUBLISH", "many4999", "x") == 1
+    for topic in topics:
+        await redis.unsubscribe(topic)

@@ -12,20 +12,18 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.python.failure import Failure
 
 from gateway.ports.realtime import StoreUnavailable
 from gateway.redis.connection import Connection, Part
 from gateway.redis.errors import RedisFault, RedisRefused
 from gateway.redis.keys import Keys
-from gateway.redis.lineage import Lineage, Server, look_at
-from gateway.redis.link import Link
+from gateway.redis.lineage import Lineage, Server
+from gateway.redis.master import Account, Master
 from gateway.redis.scripts import Script
-from gateway.redis.topics import Receiver, Topics
+from gateway.redis.topics import Receiver
 
-__all__ = ["CHAIN", "Credentials", "Redis", "Store", "Watcher"]
+__all__ = ["CHAIN", "Chain", "Outages", "Redis", "Store", "Watcher"]
 
 
 class Chain(Enum):
@@ -35,10 +33,6 @@ class Chain(Enum):
 
 
 CHAIN: Final = Chain.NOW
-
-MOST_BYTES: Final = 64 * 1024 * 1024
-LOOK_S: Final = 1.0
-"""How often a server is asked whether it is there: with the timeout this is how soon a hang is found."""
 
 
 class Watcher(Protocol):
@@ -60,9 +54,9 @@ class Store(Protocol):
     Attributes:
         keys: Names of keys and topics.
         available: Calls can be answered now.
-        chain: ``NUMBER-NAME`` of the life of the data, see ``lineage``. A script that finds a stream of a smaller
-            number, or of another name with the same, begins a new epoch; one that finds a greater number answers with
-            the error ``STALE``: the caller's is old, which ``run`` mends by asking anew and trying once more.
+        chain: The life of the data, see ``lineage``. A script that finds a stream of a smaller one (as texts) begins a new
+            epoch; one that finds a greater one answers with the error ``STALE`` and that chain as the last word: the
+            caller's is old, which ``run`` mends by asking anew and trying once more.
     """
 
     keys: Keys
@@ -97,17 +91,67 @@ class Store(Protocol):
         """Have *watcher* told of losses and returns from now on."""
 
 
-class Credentials:
+class Outages:
     """
-    Who we are to a server.
+    Whom losses and returns are told to, once each.
+
+    Args:
+        event: Called with the name and fields of what operators should know.
+
+    Attributes:
+        losses: How often it was lost.
     """
 
-    __slots__ = ("database", "password", "username")
+    def __init__(self, event: Callable[[str, dict[str, Any]], None]) -> None:
+        self.losses = 0
+        self._event = event
+        self._told = False
+        self._watchers: list[Watcher] = []
 
-    def __init__(self, username: str | None = None, password: str | None = None, database: int = 0) -> None:
-        self.username = username
-        self.password = password
-        self.database = database
+    def watch(self, watcher: Watcher) -> None:
+        """
+        Tell *watcher*, too.
+        """
+        self._watchers.append(watcher)
+
+    def stop(self) -> None:
+        """
+        Tell nobody any more.
+        """
+        self._watchers.clear()
+
+    def up(self, chain: str) -> None:
+        """
+        It can be asked.
+        """
+        self._event("store.connected", {"chain": chain, "losses": self.losses})
+        self._told = False
+        for watcher in list(self._watchers):
+            self._tell(watcher.back)
+
+    def down(self, reason: str) -> None:
+        """
+        It cannot be asked. Every attempt that fails says so; it is told once.
+        """
+        if self._told:
+            return
+        self._told = True
+        self.losses += 1
+        self._event("store.lost", {"reason": reason})
+        for watcher in list(self._watchers):
+            self._tell(watcher.lost)
+
+    def odd(self, reason: str) -> None:
+        """
+        Something is not as it should be.
+        """
+        self._event("store.unexpected", {"reason": reason})
+
+    def _tell(self, told: Callable[[], None]) -> None:
+        try:
+            told()
+        except Exception as error:  # The link must go on.
+            self.odd(f"{type(error).__name__}: {error}")
 
 
 class Redis:
@@ -116,7 +160,6 @@ class Redis:
 
     Args:
         endpoint: Leads to the server that is master now.
-        timeout_s: A server that owes an answer this long is taken for lost.
         alone: No other server takes its place: its restarts may lose nothing.
         random: Evenly from 0 to 1.
         fresh: Makes a name nobody else makes.
@@ -127,70 +170,64 @@ class Redis:
         self,
         reactor: Any,
         endpoint: IStreamClientEndpoint,
-        credentials: Credentials,
+        account: Account,
         keys: Keys,
         *,
-        timeout_s: float,
         alone: bool,
         random: Callable[[], float],
         fresh: Callable[[], str],
         event: Callable[[str, dict[str, Any]], None],
     ) -> None:
         self.keys = keys
-        self.losses = 0
-        self._reactor = reactor
-        self._credentials = credentials
-        self._timeout_s = timeout_s
-        self._alone = alone
         self._event = event
-        self._watchers: list[Watcher] = []
-        self._lineage = Lineage(keys.one("lineage"), fresh)
-        self._server: Server | None = None
-        self._told = False
-        self._looking: Any = None
-        self._topics = Topics(self._never_moves)
-        self._commands = Link(
-            reactor, endpoint, self._make, prepare=self._prepare, up=self._up, down=self._down, random=random
-        )
-        self._subscriptions = Link(
+        self._outages = Outages(event)
+        self._lineage = Lineage(keys.one("lineage"), fresh, reactor.seconds)
+        self._master = Master(
             reactor,
             endpoint,
-            self._make_subscriber,
-            prepare=self._prepare_topics,
-            up=lambda _: None,
-            down=lambda _: self._topics.lost(),
+            account,
             random=random,
+            settle=self._settle,
+            up=lambda: self._outages.up(self.chain),
+            down=self._outages.down,
+            moved=_never_moves,
+            odd=self._outages.odd,
+            alone=alone,
         )
 
     def start(self) -> None:
         """
         Begin to connect; what is asked before it is done fails.
         """
-        self._commands.start()
-        self._subscriptions.start()
-        self._looking = self._reactor.callLater(LOOK_S, self._look)
+        self._master.start()
 
     async def stop(self) -> None:
         """
         Close the connections.
         """
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
-        self._watchers.clear()
-        self._told = True  # Nobody has to be told of an end that was asked for.
-        await self._commands.stop()
-        await self._subscriptions.stop()
+        self._outages.stop()
+        await self._master.stop()
+
+    def drop(self, reason: str) -> None:
+        """
+        Connect anew, perhaps elsewhere.
+        """
+        self._master.drop(reason)
 
     @property
     def available(self) -> bool:
         """Calls can be answered now."""
-        return self._commands.connection is not None
+        return self._master.connection is not None
 
     @property
     def hearing(self) -> bool:
         """Topics can be subscribed now."""
-        return self._subscriptions.connection is not None
+        return self._master.hearing
+
+    @property
+    def losses(self) -> int:
+        """How often it was lost."""
+        return self._outages.losses
 
     @property
     def chain(self) -> str:
@@ -201,7 +238,7 @@ class Redis:
         """
         Tell *watcher* of losses and returns.
         """
-        self._watchers.append(watcher)
+        self._outages.watch(watcher)
 
     # Asking.
 
@@ -212,9 +249,12 @@ class Redis:
         try:
             return await self._run(script, keys, args)
         except RedisRefused as refused:
-            if refused.code != "STALE" or self._commands.connection is None:
+            if refused.code != "STALE":
                 raise
-            await self._settle(self._commands.connection)
+            self._lineage.heard(str(refused))
+            await self._master.look()
+            if self._lineage.behind:
+                raise
             return await self._run(script, keys, args)
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Part | Chain]) -> Any:
@@ -240,7 +280,7 @@ class Redis:
         return [await self._connection().send(command)]
 
     def _connection(self) -> Connection:
-        connection = self._commands.connection
+        connection = self._master.connection
         if connection is None:
             raise StoreUnavailable("Redis is away")
         return connection
@@ -249,82 +289,20 @@ class Redis:
         """
         Hear a topic.
         """
-        await self._topics.subscribe(topic, receiver)
+        await self._master.topics.subscribe(topic, receiver)
 
     async def unsubscribe(self, topic: str) -> None:
         """
         Hear it no more.
         """
-        await self._topics.unsubscribe(topic)
+        await self._master.topics.unsubscribe(topic)
 
-    @staticmethod
-    def _never_moves(_topic: str, _receiver: Receiver) -> None:
-        """One server has every slot."""
-
-    # The connections.
-
-    def _make(self, lost: Callable[[Connection, str], None], *, subscriber: bool = False) -> Connection:
-        credentials = self._credentials
-        return Connection(
-            self._reactor,
-            username=credentials.username,
-            password=credentials.password,
-            database=0 if subscriber else credentials.database,
-            timeout_s=self._timeout_s,
-            most_bytes=MOST_BYTES,
-            message=self._topics.message if subscriber else None,
-            ended=self._topics.ended if subscriber else None,
-            lost=lost,
-        )
-
-    def _make_subscriber(self, lost: Callable[[Connection, str], None]) -> Connection:
-        return self._make(lost, subscriber=True)
-
-    async def _prepare(self, connection: Connection) -> None:
-        await self._settle(connection)
-
-    async def _prepare_topics(self, connection: Connection) -> None:
-        await look_at(connection, alone=False)  # A replica hears what was published late, or never.
-        await self._topics.again(connection)
-
-    async def _settle(self, connection: Connection, server: Server | None = None) -> None:
+    async def _settle(self, connection: Connection, server: Server) -> None:
         before = self._lineage.chain
-        self._server = server or await look_at(connection, alone=self._alone)
-        await self._lineage.settle(connection, self._server)
+        await self._lineage.settle(connection.send, server)
         if before and before != self._lineage.chain:
             self._event("store.went_back", {"chain": self._lineage.chain, "before": before})
 
-    def _up(self, _: Connection) -> None:
-        self._event("store.connected", {"chain": self.chain, "losses": self.losses})
-        self._told = False
-        for watcher in list(self._watchers):
-            watcher.back()
 
-    def _down(self, reason: str) -> None:
-        if not self._told:
-            # Once for each outage: every attempt that fails says the same.
-            self._told = True
-            self.losses += 1
-            self._event("store.lost", {"reason": reason})
-            for watcher in list(self._watchers):
-                watcher.lost()
-
-    def _look(self) -> None:
-        """
-        Ask both connections something, so that a server that hangs is found when nobody else asks.
-
-        The mark that goes on with it shows whether what is there after a restart is older than this.
-        """
-        self._looking = self._reactor.callLater(LOOK_S, self._look)
-        commands, topics = self._commands.connection, self._subscriptions.connection
-        if commands is not None:
-            Deferred.fromCoroutine(self._settle(commands, self._server)).addErrback(self._look_failed)
-        if topics is not None:
-            topics.send(("PING",)).addErrback(self._look_failed)
-
-    def _look_failed(self, failure: Failure) -> None:
-        error = failure.value
-        if isinstance(error, RedisRefused) and error.code == "READONLY":
-            self._commands.drop("the server became a replica")
-        elif not failure.check(StoreUnavailable):
-            self._event("store.unexpected", {"reason": failure.getErrorMessage()})
+def _never_moves(_topic: str, _receiver: Receiver) -> None:
+    """One server has every slot."""

@@ -12,8 +12,9 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from gateway.config.store_section import Store
 from gateway.core.store_url import read_store_url
-from gateway.redis.client import Credentials, Redis
+from gateway.redis.client import Redis
 from gateway.redis.keys import Keys
+from gateway.redis.master import Account
 
 __all__ = ["connect"]
 
@@ -43,21 +44,20 @@ def connect(
     """
     url = read_store_url(section.url)
     password = section.password.reveal() if section.password is not None else None
-    credentials = Credentials(section.username, password, url.database)
+    account = Account(section.username, password, url.database, section.timeout_s)
 
     def endpoint(host: str, port: int) -> IStreamClientEndpoint:
         plain: IStreamClientEndpoint = HostnameEndpoint(reactor, host.encode(), port, timeout=CONNECT_S)
         return wrapClientTLS(tls(host), plain) if url.tls else plain
 
     common: dict[str, Any] = {
-        "timeout_s": section.timeout_s,
         "random": random,
         "fresh": fresh,
         "event": event,
     }
-    keys = Keys(section.prefix)
+    keys = Keys(section.prefix, url.database)
     if url.kind == "single":
-        return Redis(reactor, endpoint(*url.hosts[0]), credentials, keys, alone=True, **common)
+        return Redis(reactor, endpoint(*url.hosts[0]), account, keys, alone=True, **common)
     if url.kind == "unix":
-        return Redis(reactor, UNIXClientEndpoint(reactor, url.path, CONNECT_S), credentials, keys, alone=True, **common)
+        return Redis(reactor, UNIXClientEndpoint(reactor, url.path, CONNECT_S), account, keys, alone=True, **common)
     raise ValueError(f"{section.url} is not a Redis")

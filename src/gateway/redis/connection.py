@@ -1,16 +1,16 @@
 """
 One connection to one Redis server: commands of a reactor turn leave in one write, answers come in order.
 
-On txredisapi's protocol (connecting, authentication, hiredis), with two things of ours: joining what
-is sent, and a deadline for every answer. A server that is silent too long is taken for lost, whatever
-the network says. RESP2, in bytes: nothing is decoded and no text becomes a number.
+On txredisapi's protocol (authentication, hiredis), with two things of ours: joining what is sent, and
+a deadline for every answer. A server that is silent too long is taken for lost, whatever the network
+says. RESP2, in bytes: nothing is decoded and no text becomes a number.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import hiredis
 from twisted.internet.defer import Deferred, DeferredList, fail
@@ -19,18 +19,36 @@ from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol
 
 from gateway.ports.realtime import StoreUnavailable
-from gateway.redis.errors import error_of
+from gateway.redis.errors import RedisRefused, error_of
 
 __all__ = ["Connection", "Part", "all_of"]
 
 Part = str | bytes | int
 
+LAST_LOOK_S: Final = 0.05
+"""What is overdue is given up if nothing comes for this long after that was noticed."""
+
 _PUSHED: Final = frozenset((b"smessage", b"message"))
-_TOPICS: Final = frozenset((b"ssubscribe", b"sunsubscribe"))
+_PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
 
 class _Refusal(Exception):
     """An error reply, in place of hiredis's own class."""
+
+
+class _Waiting(NamedTuple):
+    """
+    A command that waits for its answer.
+
+    Attributes:
+        until: When it is given up.
+        leaves: The topic whose subscription it ends; then the answer is that of the ``PING`` behind it.
+    """
+
+    answer: Deferred[Any]
+    until: float
+    size: int
+    leaves: bytes | None
 
 
 class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untyped
@@ -71,13 +89,34 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
         self._ended = ended
         self._lost = lost
         self._reader = hiredis.Reader(replyError=_Refusal)
-        self._waiting: deque[tuple[Deferred[Any], float, int, bytes | None]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
         self._out: list[bytes] = []
         self._flushing: IDelayedCall | None = None
         self._watching: IDelayedCall | None = None
+        self._overdue = False
         self._reason = ""
         self.commands = 0
+
+    def connectionMade(self) -> None:
+        """Nothing is said before ``greet``: txredisapi would keep to itself that it failed."""
+
+    async def greet(self) -> None:
+        """
+        Say who we are and which database is meant.
+
+        Raises:
+            RedisRefused: not to us. StoreUnavailable: it was lost meanwhile.
+        """
+        if self.password is not None:
+            await self.auth(self.password, self.username)
+        if self.dbid is not None:
+            await self.select(self.dbid)
+
+    @property
+    def open(self) -> bool:
+        """It was not given up, nor lost."""
+        return bool(self.connected) and not self._reason
 
     # What is sent.
 
@@ -90,24 +129,30 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
         """
         return self.send(parts)
 
-    def send(self, parts: Sequence[Part], topic: bytes | None = None, wait_s: float = 0.0) -> Deferred[Any]:
+    def send(self, parts: Sequence[Part]) -> Deferred[Any]:
         """
         Send a command.
-
-        Args:
-            topic: Of a subscription: its answer is told from what the server ends by itself.
-            wait_s: How much longer than others this command may take.
         """
-        if not self.connected or self._reason:
+        return self._send(encode(parts), None)
+
+    def leave(self, topic: bytes) -> Deferred[Any]:
+        """
+        End a subscription.
+
+        The server may end it at the same time by itself, and then answers that the slot is elsewhere: how much it says is
+        not known. What it says before it answers the ``PING`` that goes with this is about this.
+        """
+        return self._send(encode(("SUNSUBSCRIBE", topic)) + _PING, topic)
+
+    def _send(self, encoded: bytes, leaves: bytes | None) -> Deferred[Any]:
+        if not self.open:
             return fail(StoreUnavailable("Redis is away"))
-        encoded = encode(parts)
         if self._bytes + len(encoded) > self._most_bytes:
             return fail(StoreUnavailable("too much waits for Redis"))
         self._bytes += len(encoded)
         self.commands += 1
         answer: Deferred[Any] = Deferred(_leave)
-        now = self._clock.seconds()
-        self._waiting.append((answer, now + self._timeout_s + wait_s, len(encoded), topic))
+        self._waiting.append(_Waiting(answer, self._clock.seconds() + self._timeout_s, len(encoded), leaves))
         self._out.append(encoded)
         if self._flushing is None:
             self._flushing = self._clock.callLater(0, self._flush)
@@ -124,10 +169,15 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
         self._watching = None
         if not self._waiting:
             return
-        if self._clock.seconds() >= self._waiting[0][1]:
-            self.give_up(f"no answer within {self._timeout_s:g} s")
-        else:
-            self._watching = self._clock.callLater(self._timeout_s / 4, self._watch)
+        wait_s = self._timeout_s / 4
+        if self._clock.seconds() >= self._waiting[0].until:
+            if self._overdue:
+                self.give_up(f"no answer within {self._timeout_s:g} s")
+                return
+            # Perhaps it was this process that stood still, and the answers are there: nobody has looked since.
+            self._overdue = True
+            wait_s = min(wait_s, LAST_LOOK_S)
+        self._watching = self._clock.callLater(wait_s, self._watch)
 
     def give_up(self, reason: str) -> None:
         """
@@ -144,6 +194,7 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Take what came."""
         reader = self._reader
+        self._overdue = False
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not False:
@@ -153,28 +204,32 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
 
     def replyReceived(self, reply: Any) -> None:
         """Hand one reply to whom it is for."""
+        waiting = self._waiting
         if self._message is not None and type(reply) is list:
             # Only a connection for topics is pushed to: elsewhere a list is an answer, whatever stands in it.
-            kind = reply[0]
-            if kind in _PUSHED:
+            if reply[0] in _PUSHED:
                 self._message(reply[1], reply[2])
                 return
-            if kind in _TOPICS and not (self._waiting and self._waiting[0][3] == reply[1]):
-                if kind == b"sunsubscribe" and self._ended is not None and reply[1] is not None:
+            if reply[0] == b"sunsubscribe":
+                if not (waiting and waiting[0].leaves == reply[1]) and self._ended is not None:
                     self._ended(reply[1])
                 return
-        if not self._waiting:
+        if not waiting:
             # Servers that cannot take us say so unasked: "-ERR max number of clients reached".
-            self._reason = str(reply) if isinstance(reply, Exception) else "an answer that nobody asked for"
-            self.transport.abortConnection()
+            self.give_up(str(reply) if isinstance(reply, Exception) else "an answer that nobody asked for")
             return
-        answer, _, size, _ = self._waiting.popleft()
+        refused = type(reply) is _Refusal
+        if refused and waiting[0].leaves is not None:
+            return  # There is no such subscription any more.
+        answer, _, size, _ = waiting.popleft()
         self._bytes -= size
-        if answer.called:
-            return
-        if type(reply) is _Refusal:
-            answer.errback(Failure(error_of(str(reply))))
-        else:
+        if refused:
+            error = error_of(str(reply))
+            if isinstance(error, RedisRefused) and error.code == "READONLY":
+                self.give_up("the server became a replica")
+            if not answer.called:
+                answer.errback(Failure(error))
+        elif not answer.called:
             answer.callback(reply)
 
     def connectionLost(self, why: Any) -> None:
@@ -192,9 +247,9 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
     def _fail_all(self) -> None:
         waiting, self._waiting = self._waiting, deque()
         self._bytes = 0
-        for answer, _, _, _ in waiting:
-            if not answer.called:
-                answer.errback(Failure(StoreUnavailable(f"Redis is away: {self._reason}")))
+        for each in waiting:
+            if not each.answer.called:
+                each.answer.errback(Failure(StoreUnavailable(f"Redis is away: {self._reason}")))
 
 
 def _leave(_: Deferred[Any]) -> None:

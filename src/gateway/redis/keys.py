@@ -24,12 +24,13 @@ class Keys:
 
     Args:
         prefix: What tells it from others in the same Redis.
+        database: Stands in the names if it is not 0: topics are the same in all databases.
     """
 
     __slots__ = ("_base",)
 
-    def __init__(self, prefix: str) -> None:
-        self._base = f"{prefix}:{SCHEMA}:"
+    def __init__(self, prefix: str, database: int = 0) -> None:
+        self._base = f"{prefix}:{SCHEMA}:" + (f"db{database}:" if database else "")
 
     @staticmethod
     def tag(channel: str) -> str:

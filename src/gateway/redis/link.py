@@ -7,12 +7,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.internet.task import deferLater
 
 from gateway.core.backoff import backoff
 from gateway.redis.connection import Connection
@@ -22,53 +20,29 @@ __all__ = ["Link"]
 FIRST_WAIT_S: Final = 0.1
 MOST_WAIT_S: Final = 2.0
 
+STEADY_S: Final = 5.0
+"""A connection that lived this long and is lost is tried again as if it were the first."""
+
+SHORT_LIVES: Final = 3
+"""However often one was good and soon lost, the next is waited for as after this many attempts."""
+
+PREPARED_S: Final = 10.0
+"""However many questions preparing asks, each with its own deadline."""
+
 
 class _Connections(Factory):
     """
-    Makes connections. What txredisapi's protocol tells its factory is kept as the reason of a failure.
+    Makes connections.
     """
 
     noisy = False
-    isLazy = False
 
     def __init__(self, make: Callable[[], Connection]) -> None:
         self._make = make
-        self.reason = ""
-        self.made: Connection | None = None
 
     def buildProtocol(self, addr: Any) -> Connection:
         """Make one."""
-        connection = self.made = self._make()
-        connection.factory = self
-        return connection
-
-    def stopTrying(self) -> None:
-        """A refused password is tried again: it may be set right while we run."""
-
-    def connectionError(self, why: str) -> None:
-        """Keep why it cannot be used."""
-        self.reason = why
-
-
-@implementer(IStreamClientEndpoint)
-class _Told:
-    """
-    An endpoint whose failures are told.
-    """
-
-    def __init__(self, endpoint: IStreamClientEndpoint, failed: Callable[[str], None]) -> None:
-        self._endpoint = endpoint
-        self._failed = failed
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect."""
-        connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
-        return connecting.addErrback(self._tell)
-
-    def _tell(self, failure: Failure) -> Failure:
-        if not failure.check(CancelledError):
-            self._failed(failure.getErrorMessage())
-        return failure
+        return self._make()
 
 
 class Link:
@@ -81,9 +55,6 @@ class Link:
         up: Called when the connection can be used.
         down: Called with the reason when it cannot be used any more, or could not be made; each time.
         random: Evenly from 0 to 1.
-
-    Attributes:
-        connection: The one that can be used, or None.
     """
 
     def __init__(
@@ -97,79 +68,97 @@ class Link:
         down: Callable[[str], None],
         random: Callable[[], float],
     ) -> None:
-        self.connection: Connection | None = None
+        self._connection: Connection | None = None
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._factory = _Connections(lambda: make(self._lost))
         self._prepare = prepare
         self._up = up
         self._down = down
         self._random = random
-        self._rejected = 0
         self._preparing: Connection | None = None
-        self._ready: Deferred[None] | None = None
-        self._reason = ""
-        self._factory = _Connections(lambda: make(self._lost))
-        self._service = ClientService(
-            _Told(endpoint, down),
-            self._factory,
-            retryPolicy=self._wait_s,
-            clock=reactor,
-            prepareConnection=self._prepared,
-        )
+        self._gone: Deferred[None] = Deferred()
+        self._keeping: Deferred[None] | None = None
+        self._stopped = False
+
+    @property
+    def connection(self) -> Connection | None:
+        """The one that can be used, or None."""
+        connection = self._connection
+        return connection if connection is not None and connection.open else None
 
     def start(self) -> None:
         """
         Begin to connect.
         """
-        self._service.startService()
+        self._keeping = Deferred.fromCoroutine(self._keep())
 
     async def stop(self) -> None:
         """
         End the connection and connect no more.
         """
-        for connection in (self.connection, self._preparing):
-            if connection is not None and connection.transport is not None:
+        self._stopped = True
+        for connection in (self._connection, self._preparing):
+            if connection is not None:
                 connection.give_up("stopped")
-        await self._service.stopService()
+        if self._keeping is not None:
+            if self._connection is None:
+                self._keeping.cancel()
+            await self._keeping
 
     def drop(self, reason: str) -> None:
         """
         Connect anew, perhaps elsewhere.
         """
-        if self.connection is not None:
-            self.connection.give_up(reason)
+        if self._connection is not None:
+            self._connection.give_up(reason)
 
-    def _wait_s(self, attempt: int) -> float:
-        # A server that takes us and throws us out again counts as failed: ClientService would begin at 1.
-        return backoff(max(attempt, self._rejected), FIRST_WAIT_S, MOST_WAIT_S, self._random)
-
-    def _prepared(self, _proxy: Any) -> Deferred[None]:
-        connection = self._factory.made
-        assert connection is not None, "made just now"
-        self._preparing = connection
-        self._rejected += 1
-        ready = self._ready = Deferred.fromCoroutine(self._make_ready(connection))
-        return ready
-
-    async def _make_ready(self, connection: Connection) -> None:
+    async def _keep(self) -> None:
+        attempts = 0
         try:
-            await connection.whenConnected()
-            await self._prepare(connection)
-        except Exception as error:
-            reason = self._factory.reason or self._reason or str(error)
-            connection.give_up(reason)
+            while not self._stopped:
+                self._gone = Deferred()
+                if await self._connect():
+                    began = self._reactor.seconds()
+                    await self._gone
+                    if self._stopped:
+                        break
+                    steady = self._reactor.seconds() - began >= STEADY_S
+                    attempts = 1 if steady else min(attempts + 1, SHORT_LIVES)
+                else:
+                    attempts += 1
+                await deferLater(self._reactor, backoff(attempts, FIRST_WAIT_S, MOST_WAIT_S, self._random))
+        except CancelledError:
+            if not self._stopped:
+                raise
+
+    async def _connect(self) -> bool:
+        try:
+            connection: Any = await self._endpoint.connect(self._factory)
+            self._preparing = connection
+            preparing = Deferred.fromCoroutine(self._made_ready(connection))
+            await preparing.addTimeout(PREPARED_S, self._reactor)
+        except Exception as error:  # Whatever it is: what could not be made is tried again, and the reason told.
+            reason = str(error) or type(error).__name__
+            if self._preparing is not None:
+                self._preparing.give_up(reason)
+            if self._stopped:
+                raise CancelledError from error
             self._down(reason)
-            raise
+            return False
         finally:
-            self._preparing = self._ready = None
-        self._rejected = 0
-        self._factory.reason = self._reason = ""
-        self.connection = connection
+            self._preparing = None
+        self._connection = connection
         self._up(connection)
+        return True
+
+    async def _made_ready(self, connection: Connection) -> None:
+        await connection.greet()
+        await self._prepare(connection)
 
     def _lost(self, connection: Connection, reason: str) -> None:
-        if connection is self._preparing and self._ready is not None:
-            # A refused password ends the connection, and nobody else would say so.
-            self._reason = reason
-            self._ready.cancel()
-        if connection is self.connection:
-            self.connection = None
-            self._down(reason)
+        if connection is self._connection:
+            self._connection = None
+            if not self._stopped:
+                self._down(reason)
+            self._gone.callback(None)

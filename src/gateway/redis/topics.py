@@ -4,18 +4,19 @@ The topics heard on one server: subscribed once, again after every loss, and who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import DeferredList
 
 from gateway.ports.realtime import StoreUnavailable
-from gateway.redis.connection import Connection, all_of
+from gateway.redis.connection import Connection
+from gateway.redis.errors import RedisRefused
 
 __all__ = ["Receiver", "Topics"]
 
 BATCH: Final = 500
-"""Topics subscribed again in one command."""
+"""Topics subscribed again in one write; the next follow when these are answered."""
 
 
 class Receiver(Protocol):
@@ -35,7 +36,7 @@ class Topics:
     What one connection for topics carries. Sharded pub/sub (Redis 7), also where nothing is sharded.
 
     Args:
-        moved: Called with a topic and its receiver when the server ended the subscription: its slot is elsewhere.
+        moved: Called with a topic and its receiver when it is heard here no more, because its slot is elsewhere.
     """
 
     def __init__(self, moved: Callable[[str, Receiver], None]) -> None:
@@ -57,12 +58,13 @@ class Topics:
         if connection is None:
             raise StoreUnavailable("Redis is away")
         name = topic.encode()
-        self._heard[name] = (topic, receiver)
+        mine = self._heard[name] = (topic, receiver)
         try:
-            await connection.send((b"SSUBSCRIBE", name), name)
+            await connection.send((b"SSUBSCRIBE", name))
         except BaseException:
-            if self._heard.get(name) == (topic, receiver):
+            if self._heard.get(name) is mine:
                 del self._heard[name]
+                _leave(connection, name)
             raise
 
     async def unsubscribe(self, topic: str) -> None:
@@ -73,7 +75,7 @@ class Topics:
         if self._heard.pop(name, None) is None or self._connection is None:
             return
         try:
-            await self._connection.send((b"SUNSUBSCRIBE", name), name)
+            await self._connection.leave(name)
         except StoreUnavailable:
             return  # The connection is gone, and with it the subscription.
 
@@ -95,28 +97,55 @@ class Topics:
 
     async def again(self, connection: Connection) -> None:
         """
-        Subscribe everything anew on *connection*, in batches, and tell of the gap.
+        Subscribe everything anew on *connection*, and tell of the gap.
         """
-        names = list(self._heard)
-        answers: list[Deferred[object]] = []
-        for begin in range(0, len(names), BATCH):
-            # One command for each: a slot's topics alone may stand together, and each has an answer of its own.
-            answers += [connection.send((b"SSUBSCRIBE", name), name) for name in names[begin : begin + BATCH]]
-        await all_of(answers)
         self._connection = connection
-        receivers: dict[Receiver, list[str]] = {}
-        for name in names:
-            heard = self._heard.get(name)
-            if heard is None:
-                # Nobody wanted it any more while we asked.
-                connection.send((b"SUNSUBSCRIBE", name), name).addErrback(lambda _: None)
-            else:
-                receivers.setdefault(heard[1], []).append(heard[0])
-        for receiver, topics in receivers.items():
-            receiver.gap(topics)
+        await self._hear(connection, list(self._heard))
+
+    async def adopt(self, topics: Iterable[tuple[str, Receiver]]) -> None:
+        """
+        Hear *topics* that were heard elsewhere: now, or with the next connection. Their receivers are told of the gap.
+        """
+        new = {topic.encode(): (topic, receiver) for topic, receiver in topics}
+        self._heard |= new
+        if self._connection is not None:
+            await self._hear(self._connection, list(new))
+
+    def release(self, ours: Callable[[str], bool]) -> list[tuple[str, Receiver]]:
+        """
+        Hear no more what is not *ours*, and return it.
+        """
+        names = [name for name, (topic, _) in self._heard.items() if not ours(topic)]
+        if self._connection is not None:
+            for name in names:
+                _leave(self._connection, name)
+        return [self._heard.pop(name) for name in names]
+
+    async def _hear(self, connection: Connection, names: Sequence[bytes]) -> None:
+        for begin in range(0, len(names), BATCH):
+            batch = [name for name in names[begin : begin + BATCH] if name in self._heard]
+            # One command for each: only topics of one slot may stand together, and each has an answer of its own.
+            answers = await DeferredList([connection.send((b"SSUBSCRIBE", name)) for name in batch], consumeErrors=True)
+            receivers: dict[Receiver, list[str]] = {}
+            for name, (succeeded, result) in zip(batch, answers, strict=True):
+                heard = self._heard.get(name)
+                if succeeded and heard is not None:
+                    receivers.setdefault(heard[1], []).append(heard[0])
+                elif succeeded:
+                    _leave(connection, name)  # Nobody wanted it any more while we asked.
+                elif isinstance(result.value, RedisRefused) and result.value.code == "MOVED":
+                    self.ended(name)
+                else:
+                    raise result.value
+            for receiver, topics in receivers.items():
+                receiver.gap(topics)
 
     def lost(self) -> None:
         """
         The connection is gone; what was heard is subscribed again with the next one.
         """
         self._connection = None
+
+
+def _leave(connection: Connection, name: bytes) -> None:
+    connection.leave(name).addErrback(lambda failure: failure.trap(StoreUnavailable))

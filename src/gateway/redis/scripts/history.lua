@@ -7,7 +7,7 @@
 local meta = redis.call("HMGET", KEYS[1], "e", "o", "c")
 local epoch, top = meta[1], tonumber(meta[2] or "0")
 if epoch and meta[3] ~= ARGV[1] then
-  if tonumber(string.match(meta[3], "^%d+")) > tonumber(string.match(ARGV[1], "^%d+")) then
+  if meta[3] > ARGV[1] then
     return redis.error_reply("STALE the chain is " .. meta[3])
   end
   epoch = false

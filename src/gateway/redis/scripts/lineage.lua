@@ -1,29 +1,46 @@
 -- Which uninterrupted life of the data this is: a chain goes on until data may have been lost.
--- KEYS  1 lineage (hash: schema, number, chain, mark, and per server «run:ID»)
--- ARGV  1 schema, 2 server's id, 3 its run id, 4 1 if a restart of this server loses nothing, 5 1 if it was promoted,
---       6 name for a new chain, 7 highest number the caller has seen, 8 highest mark the caller has seen
--- Returns {schema, number, chain, mark}; with another schema nothing else is touched.
+-- KEYS  1 lineage (hash: schema, chain «NUMBER-NAME», mark, and per server «run:ID»: 1 if it is durable, then its lives
+--         «RUN/BEFORE», the newest first)
+-- ARGV  1 schema, 2 server's id, 3 its run id, 4 what its master called the data before it was promoted, or "-",
+--       5 1 if a restart of this server loses nothing, 6 name for a new chain, 7 newest chain that the caller has seen,
+--       8 highest mark it has seen
+-- Returns {schema, chain, mark}; with another schema nothing else is touched.
 -- Cost  O(1)
+local LIVES = 8
 local schema = redis.call("HGET", KEYS[1], "schema")
 if schema and schema ~= ARGV[1] then
-  return {tonumber(schema), 0, "", 0}
+  return { tonumber(schema), "", 0 }
 end
-local run = "run:" .. ARGV[2]
-local known = redis.call("HMGET", KEYS[1], "number", "chain", "mark", run)
-local number, chain, mark = tonumber(known[1] or "0"), known[2], tonumber(known[3] or "0")
-local same = chain
-if same and known[4] ~= ARGV[3] then
-  -- Another run than we knew: a server that came new and empty takes nothing away, a restart may, a promotion does.
-  local fresh = not known[4] and ARGV[5] == "0"
-  same = fresh or (known[4] and ARGV[4] == "1" and ARGV[5] == "0")
+local server = "run:" .. ARGV[2]
+local known = redis.call("HMGET", KEYS[1], "chain", "mark", server)
+local chain, mark, lives = known[1] or "", tonumber(known[2] or "0"), known[3]
+local life = ARGV[3] .. "/" .. ARGV[4]
+local goes_on = chain ~= "" and chain >= ARGV[7] and mark >= tonumber(ARGV[8])
+if not lives then
+  -- A server that came new and empty takes nothing away, a promoted replica may.
+  goes_on = goes_on and ARGV[4] == "-"
+  lives = ARGV[5] .. " " .. life
+elseif string.find(lives .. " ", " " .. life .. " ", 1, true) then
+  -- Whoever reports an earlier life late begins nothing anew.
+  if string.sub(lives, 3, 2 + #life) == life then
+    lives = ARGV[5] .. string.sub(lives, 2)
+  end
+else
+  local same_run = string.find(lives, " " .. ARGV[3] .. "/", 1, true)
+  local durable = ARGV[5] == "1" and string.sub(lives, 1, 1) == "1"
+  goes_on = goes_on and ARGV[4] == "-" and (same_run or durable)
+  local kept = { ARGV[5], life }
+  for each in string.gmatch(string.sub(lives, 2), "%S+") do
+    if #kept <= LIVES then
+      table.insert(kept, each)
+    end
+  end
+  lives = table.concat(kept, " ")
 end
-if same and (mark < tonumber(ARGV[8]) or number < tonumber(ARGV[7])) then
-  same = false
-end
-if not same then
-  number = math.max(number, tonumber(ARGV[7])) + 1
-  chain = ARGV[6]
+if not goes_on then
+  local number = math.max(tonumber(string.match(chain, "^%d+") or "0"), tonumber(string.match(ARGV[7], "^%d+") or "0"))
+  chain = string.format("%010d-%s", number + 1, ARGV[6])
 end
 mark = math.max(mark, tonumber(ARGV[8])) + 1
-redis.call("HSET", KEYS[1], "schema", ARGV[1], "number", number, "chain", chain, "mark", mark, run, ARGV[3])
-return {tonumber(ARGV[1]), number, chain, mark}
+redis.call("HSET", KEYS[1], "schema", ARGV[1], "chain", chain, "mark", mark, server, lives)
+return { tonumber(ARGV[1]), chain, mark }

@@ -13,6 +13,8 @@ if remembered > 0 then
     -- Of an older chain: what it stands for may be lost.
     if chain == ARGV[5] then
       return {tonumber(offset), epoch, "idempotency"}
+    elseif chain > ARGV[5] then
+      return redis.error_reply("STALE the chain is " .. chain)
     end
   end
 end
@@ -21,7 +23,7 @@ if size > 0 or version ~= "0" then
   local meta = redis.call("HMGET", KEYS[1], "e", "o", "c", "v", "w")
   epoch, offset = meta[1], tonumber(meta[2] or "0")
   if epoch and meta[3] ~= ARGV[5] then
-    if tonumber(string.match(meta[3], "^%d+")) > tonumber(string.match(ARGV[5], "^%d+")) then
+    if meta[3] > ARGV[5] then
       return redis.error_reply("STALE the chain is " .. meta[3])
     end
     epoch = false
