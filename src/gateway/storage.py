@@ -20,7 +20,7 @@ from gateway.core.store_url import read_store_url
 from gateway.memory.broker import MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
 from gateway.memory.idempotency import MemoryIdempotency
-from gateway.memory.presence import MemoryPresence
+from gateway.memory.presence import Attendance, MemoryPresence
 from gateway.memory.revocations import MemoryRevocations
 from gateway.memory.stores import memory_stores
 from gateway.ports.identity import Revocations
@@ -92,7 +92,7 @@ class Storage:
             fresh=_fresh,
             failed=failed,
             odd=lambda text: self._event("store.odd", {"what": text}),
-            presence=MemoryPresence(),
+            presence=MemoryPresence(Attendance(MemoryChannels(reactor.seconds, wall), wall)),
             idempotency=MemoryIdempotency(wall),
         )
         self._shared = self.revocations = RedisRevocations(

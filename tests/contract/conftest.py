@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from tests.contract.buses import buses
+from tests.contract.halls import presences
 from tests.contract.revokers import revokers
 from tests.redis.fixtures import link, redis, redis_server
 from tests.redis.server import RedisServer
@@ -19,14 +20,15 @@ from gateway.core.publications import ClientInfo, Publication
 from gateway.memory.broker import MemoryBroker, MemoryChannels
 from gateway.memory.idempotency import MemoryIdempotency
 from gateway.memory.instances import MemoryInstances
+from gateway.memory.limits import MemoryLimiter
 from gateway.memory.outbox import MemoryOutbox
-from gateway.memory.presence import MemoryPresence
 from gateway.memory.sessions import MemorySessions
 from gateway.ports.instances import InstanceRegistry
-from gateway.ports.realtime import Broker, IdempotencyStore, PresenceStore
+from gateway.ports.limits import RateLimiter
+from gateway.ports.realtime import Broker, IdempotencyStore
 from gateway.ports.sessions import EventOutbox, SessionStore
 
-__all__ = ["buses", "redis", "redis_server", "revokers"]
+__all__ = ["buses", "presences", "redis", "redis_server", "revokers"]
 
 
 @dataclass
@@ -135,11 +137,6 @@ async def _redis_brokers(server: RedisServer) -> AsyncIterator[Brokers]:
         await each.stop()
 
 
-@pytest.fixture(params=["memory"])
-def presence(request: pytest.FixtureRequest) -> PresenceStore:
-    return MemoryPresence()
-
-
 @dataclass
 class Halls:
     """
@@ -184,6 +181,45 @@ def _redis_halls(redis: Any) -> Halls:
     )
 
 
+@dataclass
+class Results:
+    """
+    What two instances keep of results, and the time they live in.
+    """
+
+    one: IdempotencyStore
+    two: IdempotencyStore
+    pass_time: Callable[[float], Awaitable[None]]
+
+
 @pytest.fixture(params=["memory"])
-def idempotency(request: pytest.FixtureRequest) -> IdempotencyStore:
-    return MemoryIdempotency(lambda: 1000.0)
+def results(request: pytest.FixtureRequest) -> Results:
+    clock = Clock()
+
+    async def pass_time(seconds: float) -> None:
+        clock.advance(seconds)
+
+    store = MemoryIdempotency(lambda: 1.8e9 + clock.seconds())
+    return Results(store, store, pass_time)
+
+
+@dataclass
+class Limits:
+    """
+    Two instances that count together, and the time they live in.
+    """
+
+    one: RateLimiter
+    two: RateLimiter
+    pass_time: Callable[[float], Awaitable[None]]
+
+
+@pytest.fixture(params=["memory"])
+def limits(request: pytest.FixtureRequest) -> Limits:
+    clock = Clock()
+
+    async def pass_time(seconds: float) -> None:
+        clock.advance(seconds)
+
+    limiter = MemoryLimiter(clock.seconds)
+    return Limits(limiter, limiter, pass_time)

@@ -212,21 +212,6 @@ async def test_versions_may_be_large(brokers: Brokers) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_announcements_reach_those_who_hear(brokers: Brokers) -> None:
-    """
-    Joins and leaves reach the nodes that hear the channel.
-    """
-    hearing = Hearing()
-    brokers.two.listen(hearing)
-    await brokers.two.subscribe("table")
-    await brokers.one.announce("table", ALICE, joined=True)
-    await brokers.one.announce("table", ALICE, joined=False)
-    await brokers.one.announce("other", ALICE, joined=True)
-    await brokers.settle()
-    assert hearing.comings == [("join", "table", ALICE), ("leave", "table", ALICE)]
-
-
-@pytest_twisted.ensureDeferred
 async def test_channels_that_are_heard(brokers: Brokers) -> None:
     """
     Channels are listed while some node hears them, and by glob.

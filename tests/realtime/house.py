@@ -26,6 +26,7 @@ from gateway.core.identity import Identity
 from gateway.dialects.centrifuge_json import CentrifugeJson
 from gateway.memory.broker import MemoryBroker, MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
+from gateway.memory.presence import Attendance, MemoryPresence
 from gateway.memory.revocations import MemoryRevocations
 from gateway.memory.stores import memory_stores
 from gateway.node.client import Client
@@ -295,6 +296,7 @@ class House:
         self.revocations: Any = MemoryRevocations(self.wall)
         self.witness = Witness()
         self.random = random.Random(7)
+        self.attendance = Attendance(self.channels, self.wall)
         self.stores = memory_stores(self.channels, self.make_bus(), self.wall)
         self.nodes: list[RealtimeNode] = []
         self.people: list[Person] = []
@@ -339,7 +341,9 @@ class House:
             rules=Rulebook(config.channels, config.rpc, self.backend),
             hooks=hooks,
             conn_infos=info,
-            stores=replace(self.stores, broker=MemoryBroker(self.channels), bus=bus),
+            stores=replace(
+                self.stores, broker=MemoryBroker(self.channels), presence=MemoryPresence(self.attendance), bus=bus
+            ),
             store=config.store,
             authenticator=Tokens(self.wall, self.revocations),
             revocations=self.revocations,

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from tests.realtime.house import House, Person
 from twisted.internet.defer import Deferred
 
+from gateway.core.verdicts import ClientError
+
 LOBBY = """
 [channels.lobby]
 subscribe = "authenticated"
@@ -174,6 +176,85 @@ def test_a_device_that_is_not_back_is_gone_after_the_window() -> None:
     house.pass_time(4)
     assert comings(watcher) == [("leave", "bob")]
     assert ("ended", session, "lost") in house.witness.events
+
+
+def test_a_device_that_is_back_on_another_instance_never_left() -> None:
+    """
+    Places are held for all: whichever instance a device comes back to, nobody sees it go, and it stands there once.
+    """
+    house = House(LOBBY)
+    other = house.add()
+    watchers = [watching(house), watching(house, "far", node=other)]
+    bob = house.connected("bob;sid=phone;ttl=99999")
+    bob.reply(subscribe={"channel": "lobby"})
+    house.pass_time(1)
+    for watcher in watchers:
+        watcher.told()
+    bob.lose()
+    house.pass_time(5)
+    back = house.connected("bob;sid=phone;ttl=99999", node=other)
+    back.reply(subscribe={"channel": "lobby"})
+    stats = watchers[0].reply(presence_stats={"channel": "lobby"})["presence_stats"]
+    assert stats == {"num_clients": 3, "num_users": 3}
+    house.pass_time(40)
+    assert [comings(watcher) for watcher in watchers] == [[], []]
+    assert set(watchers[0].reply(presence={"channel": "lobby"})["presence"]["presence"]) >= {back.side.id}
+    back.leave()
+    house.pass_time(1)
+    assert [comings(watcher) for watcher in watchers] == [[("leave", "bob")]] * 2
+
+
+def test_how_long_a_place_is_held_is_the_channels_affair() -> None:
+    """
+    ``hold`` of a channel counts instead of the resume window; with 0 whoever is cut off has left.
+    """
+    house = House(LOBBY.replace("[channels.quiet]", 'hold = "5s"\n[channels.quiet]'))
+    watcher = watching(house)
+    bob = house.connected("bob;sid=phone;ttl=99999")
+    bob.reply(subscribe={"channel": "lobby"})
+    house.pass_time(1)
+    watcher.told()
+    bob.lose()
+    house.pass_time(4)
+    assert comings(watcher) == []
+    house.pass_time(3)
+    assert comings(watcher) == [("leave", "bob")]
+    house = House(LOBBY.replace("[channels.quiet]", 'hold = "0s"\n[channels.quiet]'))
+    watcher = watching(house)
+    bob = house.connected("bob;sid=phone;ttl=99999")
+    bob.reply(subscribe={"channel": "lobby"})
+    house.pass_time(1)
+    bob.lose()
+    house.pass_time(0.75)
+    assert comings(watcher) == [("join", "bob"), ("leave", "bob")]
+
+
+def test_a_place_is_kept_when_its_channel_cannot_be_had_at_once() -> None:
+    """
+    A device that is back and whose subscription fails for now keeps its held place for the next attempt.
+    """
+    answers: dict[str, Any] = {"POST /state": {}}
+    house = House(
+        LOBBY.replace(
+            "[channels.quiet]", 'snapshot = { upstream = "backend", http = "POST /state" }\n[channels.quiet]'
+        ),
+        answers,
+    )
+    watcher = watching(house)
+    bob = house.connected("bob;sid=phone;ttl=99999")
+    bob.reply(subscribe={"channel": "lobby"})
+    house.pass_time(1)
+    watcher.told()
+    bob.lose()
+    house.pass_time(1)
+    house.answers["POST /state"] = ClientError(100, "away", temporary=True)
+    back = house.connected("bob;sid=phone;ttl=99999")
+    assert back.reply(subscribe={"channel": "lobby"})["error"]["temporary"]
+    house.pass_time(5)
+    house.answers["POST /state"] = {}
+    assert "subscribe" in back.reply(subscribe={"channel": "lobby"})
+    house.pass_time(40)
+    assert comings(watcher) == []
 
 
 def test_a_device_that_is_back_but_not_in_its_channel_leaves_it() -> None:

@@ -86,6 +86,13 @@ class Channel:
         default=False, metadata=_("Subscribers are told who comes and goes (first and last connection of a user).")
     )
     join_leave_most: int = field(default=100, metadata=_("Above so many users only their number is told.", least=0))
+    hold_s: float | None = field(
+        default=None,
+        metadata=_(
+            "How long somebody whose connection was lost is still there for the others; without it `resume_window`.",
+            least=0,
+        ),
+    )
     server_side: bool = field(
         default=False,
         metadata=_("Every connection that may is subscribed when it connects; needs one variable at most."),
@@ -186,7 +193,6 @@ class Realtime:
     expired_grace_s: float = field(
         default=25.0, metadata=_("A connection may outlive its token by this, to refresh it.", least=0)
     )
-    presence_ttl_s: float = field(default=60.0, metadata=_("An entry that is not renewed is gone after this long."))
     position_check_s: float = field(
         default=40.0,
         metadata=_("A quiet channel with history is compared with the store about this often; 0: never.", least=0),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Verdict", "spend"]
+__all__ = ["Verdict", "remaining", "spend"]
 
 
 class Verdict(NamedTuple):
@@ -43,3 +43,11 @@ def spend(at: float, now: float, number: int, per_s: float, burst: int = 0, cost
     if early > 1e-9:
         return Verdict(False, at, early)
     return Verdict(True, after, 0.0)
+
+
+def remaining(at: float, now: float, number: int, per_s: float, burst: int = 0) -> int:
+    """
+    How many events of cost 1 would be allowed now; for the arguments see ``spend``.
+    """
+    interval = per_s / number
+    return max(0, int(((burst or number) * interval - max(0.0, at - now)) / interval + 1e-6))

@@ -86,6 +86,15 @@ class MemoryChannels:
             del keys[next(iter(keys))]
         keys[(channel, key)] = (now + self._remember_s, position)
 
+    def announce(self, channel: str, info: ClientInfo, *, joined: bool) -> None:
+        """
+        Tell every broker that hears *channel* who came or went.
+        """
+        for broker in self.brokers:
+            listener = broker._listener
+            if listener is not None and channel in broker._heard:
+                (listener.joined if joined else listener.left)(channel, info)
+
     def sweep(self) -> None:
         """
         Let go of streams whose time has passed; called now and then by the owner.
@@ -165,15 +174,6 @@ class MemoryBroker:
             if channel in broker._heard and broker._listener is not None:
                 broker._listener.published(channel, publication, position.epoch)
         return Published(position)
-
-    async def announce(self, channel: str, info: ClientInfo, *, joined: bool) -> None:
-        """
-        Tell every broker that hears *channel*.
-        """
-        for broker in self._channels.brokers:
-            listener = broker._listener
-            if listener is not None and channel in broker._heard:
-                (listener.joined if joined else listener.left)(channel, info)
 
     async def subscribe(self, channel: str) -> None:
         """

@@ -10,7 +10,7 @@ from gateway.memory.broker import MemoryBroker, MemoryChannels
 from gateway.memory.idempotency import MemoryIdempotency
 from gateway.memory.instances import MemoryInstances
 from gateway.memory.outbox import MemoryOutbox
-from gateway.memory.presence import MemoryPresence
+from gateway.memory.presence import Attendance, MemoryPresence
 from gateway.memory.sessions import MemorySessions
 from gateway.ports.cluster import ClusterBus
 from gateway.ports.stores import Stores
@@ -20,7 +20,7 @@ __all__ = ["memory_stores"]
 
 def memory_stores(channels: MemoryChannels, bus: ClusterBus, wall: Callable[[], float]) -> Stores:
     """
-    Make one of each; nodes that are to share them share all but the broker and *bus*.
+    Make one of each; nodes that are to share them have a broker, a presence and a bus of their own.
 
     Args:
         wall: Seconds since the epoch.
@@ -28,7 +28,7 @@ def memory_stores(channels: MemoryChannels, bus: ClusterBus, wall: Callable[[], 
     events, owed = MemoryOutbox(wall), MemoryOutbox(wall)
     return Stores(
         broker=MemoryBroker(channels),
-        presence=MemoryPresence(),
+        presence=MemoryPresence(Attendance(channels, wall)),
         sessions=MemorySessions(wall, events, owed),
         idempotency=MemoryIdempotency(wall),
         bus=bus,

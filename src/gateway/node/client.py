@@ -347,7 +347,6 @@ class Client:
     def _ping(self, now: float) -> None:
         interval = self.settings.ping_s
         self._ping_at = now + interval
-        self.node.renew(self)
         if self.heard and self._was_told(now - interval / 2):
             # It spoke and was spoken to meanwhile: nothing to find out, and its own timer was set back.
             self.heard = False

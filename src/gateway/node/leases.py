@@ -10,7 +10,7 @@ another name and with no client.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,6 +60,8 @@ class Keeper:
 
     Args:
         new_name: Makes a name that no instance had.
+        holders: Names the instances that hold something.
+        written: Whether the store has, of what is not a session, what it should have.
         tidy: Done for each instance claimed, after its sessions are suspended; may be done again, also by others.
         anew: Called with the new name when this instance finds itself claimed: every client is closed.
         event: Called with the name and fields of what operators should know.
@@ -82,6 +84,8 @@ class Keeper:
         lease_s: float,
         new_name: Callable[[], str],
         tidy: Sequence[Callable[[Lost], Awaitable[Any]]],
+        holders: Callable[[], Awaitable[Collection[str]]],
+        written: Callable[[], bool],
         anew: Callable[[str], Awaitable[Any]],
         event: Callable[..., Any],
     ) -> None:
@@ -94,6 +98,8 @@ class Keeper:
         self._lease_s = lease_s
         self._new_name = new_name
         self._tidy = tidy
+        self._holders = holders
+        self._written = written
         self._anew = anew
         self._event = event
         self.instance = sessions.instance
@@ -170,7 +176,7 @@ class Keeper:
         if now >= self._orphans_at:
             self._orphans_at = now + ORPHANS_LEASES * self._lease_s
             if self.living[:1] == [self.instance]:
-                for orphan in set(await self._store.holders()) - {peer.instance for peer in peers}:
+                for orphan in set(await self._holders()) - {peer.instance for peer in peers}:
                     # Beyond all leases: it died before it was known, or wrote after it was ended.
                     self._event("instance.adopted", instance=orphan)
                     await self._registry.adopt(orphan, self._lease_s)
@@ -220,7 +226,7 @@ class Keeper:
         for dead in list(self._claims):
             self._give_up(dead)
         settled = await self._sessions.settled(STOP_S)
-        if settled and self._sessions.ready and not self._sessions.held:
+        if settled and self._written() and self._sessions.ready and not self._sessions.held:
             try:
                 await self._registry.leave(self.instance)
             except StoreUnavailable:

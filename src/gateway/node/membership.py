@@ -4,7 +4,7 @@ One instance among the others: its sessions, its lease, and what it finishes for
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.task import deferLater
@@ -51,8 +51,9 @@ class Membership:
         witnesses: tuple[SessionWitness, ...],
     ) -> None:
         self._node = node
-        self.tidies: list[Callable[[Lost], Awaitable[Any]]] = []
-        self.renamed: list[Callable[[str], Awaitable[Any]]] = []
+        self._stores = stores
+        self.tidies: list[Callable[[Lost], Awaitable[Any]]] = [node.presence.tidy]
+        self.renamed: list[Callable[[str], Awaitable[Any]]] = [node.presence.renamed]
         self.leftovers = Leftovers(node, stores.sessions, stores.owed)
         self.sessions = Sessions(
             stores.sessions,
@@ -64,7 +65,6 @@ class Membership:
             window_s=node.section.resume_window_s,
             most=section.journal,
             lost=self._step_lost,
-            release=node.release,
             note=self.leftovers.note_of,
             holds=node.cluster.holds,
             taken=self._taken,
@@ -81,6 +81,8 @@ class Membership:
             lease_s=section.lease_s,
             new_name=lambda: f"{node.bits(64):016x}",
             tidy=self.tidies,
+            holders=self._holders,
+            written=lambda: not node.presence.unwritten,
             anew=self._begin_anew,
             event=self._event,
         )
@@ -95,6 +97,9 @@ class Membership:
         self._node.spawn("cluster.join", self._join(self.keeper.instance))
         background.every("sessions.notes", NOTES_S, lambda: background.spawn("sessions.notes", self._write_notes()))
         background.every("sessions.sweep", SWEEP_S, lambda: background.spawn("sessions.sweep", self._sweep()))
+
+    async def _holders(self) -> Collection[str]:
+        return {*await self._stores.sessions.holders(), *await self._stores.presence.owners()}
 
     async def _write_notes(self) -> None:
         try:

@@ -9,17 +9,31 @@ are told: a thousand people that arrive at once are one message to each, not a m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.publications import ClientInfo
 from gateway.node.rulebook import encoded
-from gateway.ports.realtime import Broker, Occupancy, PresenceStore
+from gateway.ports.realtime import Occupancy, PresenceStore, StoreUnavailable
 
 if TYPE_CHECKING:
+    from gateway.node.leases import Lost
     from gateway.node.room import Room
     from gateway.node.subscription import Subscription
 
-__all__ = ["Presence"]
+__all__ = ["Place", "Presence"]
+
+GRACE_S: Final = 5.0
+"""Places of a dead instance are held at least this long after its lease ended, if they are held at all."""
+
+
+class Place(NamedTuple):
+    """
+    Where a session's connection stands.
+    """
+
+    channel: str
+    session: str
+    client: str
 
 
 class Presence:
@@ -27,69 +41,113 @@ class Presence:
     The presence of this node's clients.
 
     Args:
-        wall: Seconds since the epoch.
-        ttl_s: An entry that is not renewed is gone after this long.
+        instance: This node's name.
+        hold_s: How long a place in a channel is held for a connection that was lost, by the channel.
+        count: Called with what became of such places: ``held``, then ``returned`` or ``expired``, and how many.
     """
 
-    def __init__(self, store: PresenceStore, broker: Broker, wall: Callable[[], float], ttl_s: float) -> None:
+    def __init__(
+        self,
+        store: PresenceStore,
+        *,
+        instance: str,
+        hold_s: Callable[[str], float],
+        count: Callable[[str, int], None],
+    ) -> None:
         self._store = store
-        self._broker = broker
-        self._wall = wall
-        self.ttl_s = ttl_s
+        self._instance = instance
+        self._hold_s = hold_s
+        self._count = count
+        self._former: list[str] = []
         self._changed: dict[Room, None] = {}
+        self._sweeping = False
+        store.own(instance)
+
+    @property
+    def unwritten(self) -> int:
+        """How many places the store does not have yet as they should be."""
+        return self._store.unwritten
 
     async def enter(self, subscription: Subscription) -> None:
         """
-        Enter a client; announced if it is its user's first connection there.
-
-        Raises:
-            StoreUnavailable: nobody knows whether it is in.
+        Enter a client; told if it is its user's first there. While the store is away it is in once that is back.
         """
-        info = subscription.info
+        info, session, match = subscription.info, subscription.client.session, subscription.match
         assert info is not None, "set before"
-        channel = subscription.match.name
-        first = await self._store.enter(channel, info, self._wall() + self.ttl_s)
-        subscription.present = True
-        if first and subscription.match.rule.join_leave:
-            await self._broker.announce(channel, info, joined=True)
+        assert session is not None, "opened before"
+        # From here on there is something to leave, whatever comes of it.
+        subscription.place = Place(match.name, session.id, info.client)
+        returns = await self._store.enter(match.name, session.id, info, announced=match.rule.join_leave)
+        subscription.returns = returns
+        if returns:
+            self._count("returned", 1)
 
-    async def renew(self, subscription: Subscription) -> None:
+    async def leave(self, place: Place) -> None:
         """
-        Say that a client is still there.
+        Give a place up; told if it is its user's last there.
         """
-        assert subscription.info is not None, "set before"
-        await self._store.enter(subscription.match.name, subscription.info, self._wall() + self.ttl_s)
+        await self._store.leave(*place)
 
-    async def leave(self, channel: str, info: ClientInfo, *, announced: bool) -> None:
+    async def hold(self, place: Place) -> None:
         """
-        Remove a client; *announced* if it was its user's last connection there.
+        Keep the place of a connection that was lost: if its session is back in time, it never left.
         """
-        last = await self._store.leave(channel, info)
-        if last and announced:
-            await self._broker.announce(channel, info, joined=False)
+        hold_s = self._hold_s(place.channel)
+        await self._store.hold(*place, hold_s)
+        if hold_s > 0:
+            self._count("held", 1)
 
     async def members(self, channel: str) -> Mapping[str, ClientInfo]:
         """
         Who is there, by connection.
         """
-        return await self._store.members(channel, self._wall())
+        return await self._store.members(channel)
 
     async def occupancy(self, channel: str) -> Occupancy:
         """
         How many are there.
         """
-        return await self._store.occupancy(channel, self._wall())
+        return await self._store.occupancy(channel)
 
-    async def sweep(self, announced: Callable[[str], bool]) -> None:
-        """
-        Remove those whose time has passed without anybody renewing them.
+    # Beside the clients.
 
-        Args:
-            announced: Whether comings and goings of a channel are told.
+    async def sweep(self) -> None:
         """
-        for channel, info in await self._store.expired(self._wall()):
-            if announced(channel):
-                await self._broker.announce(channel, info, joined=False)
+        Write what the store lacks, and end what was held long enough.
+        """
+        if self._sweeping:
+            return
+        self._sweeping = True
+        try:
+            await self._store.restore()
+            while self._former:
+                await self._store.reap(self._former[0], self._hold_s)
+                del self._former[0]
+            self._count("expired", len(await self._store.expired()))
+        except StoreUnavailable:
+            return  # The next sweep goes on.
+        finally:
+            self._sweeping = False
+
+    async def tidy(self, lost: Lost) -> None:
+        """
+        Hold the places of a dead instance, as if its connections had been lost with its last beat.
+        """
+        silent_s = lost.lapsed_at - lost.seen_at
+
+        def left_s(channel: str) -> float:
+            hold_s = self._hold_s(channel)
+            return max(hold_s - silent_s, min(hold_s, GRACE_S))
+
+        self._count("held", await self._store.reap(lost.instance, left_s))
+
+    async def renamed(self, instance: str) -> None:
+        """
+        The others took this instance for dead: what it wrote before it knew is held, too.
+        """
+        self._former.append(self._instance)
+        self._instance = instance
+        self._store.own(instance)
 
     # Telling.
 

@@ -33,8 +33,8 @@ from gateway.node.identities import Identities
 from gateway.node.membership import Membership
 from gateway.node.presence import Presence
 from gateway.node.rulebook import ChannelRule, Rulebook, encoded
-from gateway.node.sessions import Place, SessionEvents, SessionWitness
-from gateway.node.standing import let_go, stand
+from gateway.node.sessions import SessionEvents, SessionWitness
+from gateway.node.standing import leave, stand
 from gateway.node.subscription import Subscription
 from gateway.node.telling import Telling
 from gateway.ports.backends import Backend
@@ -120,7 +120,7 @@ class RealtimeNode:
         self.identities = Identities(authenticator, revocations, wall, metrics.auth_failures.inc)
         self._wheel: Wheel[Client] = Wheel(SLOT_S)
         self.background = Background(clock, self._task_failed)
-        self.presence = Presence(stores.presence, stores.broker, wall, section.presence_ttl_s)
+        self.presence = Presence(stores.presence, instance=instance, hold_s=self._hold_s, count=metrics.place)
         self.hub = Hub(
             stores.broker,
             clock,
@@ -171,7 +171,6 @@ class RealtimeNode:
         self.telling.backends = hooks
         self.sessions.window_s = section.resume_window_s
         self.leftovers.configured()
-        self.presence.ttl_s = section.presence_ttl_s
         self.hub.mending.check_s = section.position_check_s
 
     @property
@@ -274,22 +273,15 @@ class RealtimeNode:
 
     def stands(self, subscription: Subscription) -> None:
         """
-        Deliver to a subscription whose reply was sent; what it stood for before a loss is given up.
+        Deliver to a subscription whose reply was sent.
         """
         stand(self, subscription)
-        client = subscription.client
-        if client.session is not None and subscription.present:
-            place = self.sessions.take_place(client.session.id, subscription.match.name)
-            if place is not None:
-                self.spawn("presence.move", self.release(place))
 
     def leave(self, subscription: Subscription) -> None:
         """
         End a subscription without a word to its client.
         """
-        place = let_go(self, subscription)
-        if place is not None:
-            self.spawn("presence.leave", self.release(place))
+        leave(self, subscription)
 
     def end(self, subscription: Subscription, reason: UnsubscribeReason) -> None:
         """
@@ -311,19 +303,11 @@ class RealtimeNode:
                 return
             client.send(client.transport.form.dialect.unsubscribed(subscription.match.name, code, reason))
 
-    async def release(self, place: Place) -> None:
-        """
-        Give up a place.
-        """
-        await self.presence.leave(place.channel, place.info, announced=place.announced)
-
-    def renew(self, client: Client) -> None:
-        """
-        Say that a client is still where it is.
-        """
-        for subscription in client.subscriptions.values():
-            if subscription.present:
-                self.spawn("presence.renew", self.presence.renew(subscription))
+    def _hold_s(self, channel: str) -> float:
+        """How long the place of a lost connection is held."""
+        match = self.rules.channels.match(channel)
+        hold_s = match.rule.hold_s if match is not None else None
+        return self.section.resume_window_s if hold_s is None else hold_s
 
     # What backends are told and asked.
 
@@ -347,11 +331,7 @@ class RealtimeNode:
     async def _sweep(self) -> None:
         await self.hub.sweep()
         self.hub.mending.check()
-        await self.presence.sweep(self._announces)
-
-    def _announces(self, channel: str) -> bool:
-        match = self.rules.channels.match(channel)
-        return match is not None and match.rule.join_leave
+        await self.presence.sweep()
 
     def _revoked(self, revocation: Revocation) -> None:
         """Close those whose token was revoked."""

@@ -164,6 +164,7 @@ class ChannelRule:
     presence: bool
     join_leave: bool
     join_leave_most: int
+    hold_s: float | None
     overflow: str
     max_message_bytes: int
     rate: Rate | None
@@ -294,6 +295,7 @@ def _channel(section: Channel, backend: MakeBackend) -> ChannelRule:
         presence=section.presence,
         join_leave=section.join_leave,
         join_leave_most=section.join_leave_most,
+        hold_s=section.hold_s,
         overflow=section.overflow,
         max_message_bytes=section.max_message_bytes,
         rate=section.rate,

@@ -9,8 +9,7 @@ begins a new one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -19,14 +18,13 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from gateway.core.partitions import ID_BITS, partition_for, session_id
-from gateway.core.publications import ClientInfo
 from gateway.node.background import Background
 from gateway.node.session_accord import Accord, Held
 from gateway.node.session_journal import Journal, Step
 from gateway.ports.realtime import StoreUnavailable
 from gateway.ports.sessions import Event, Opened, SessionRecord, SessionStore
 
-__all__ = ["Place", "SessionEvents", "SessionWitness", "Sessions"]
+__all__ = ["SessionEvents", "SessionWitness", "Sessions"]
 
 ATTEMPTS: Final = 3
 """How often a session is opened while others of its device come and go."""
@@ -63,17 +61,6 @@ class SessionEvents(Protocol):
         """Of one that is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """
-    Where a client stood when its connection was lost.
-    """
-
-    channel: str
-    info: ClientInfo
-    announced: bool
-
-
 class Sessions:
     """
     The sessions whose connections this node has or had.
@@ -83,7 +70,6 @@ class Sessions:
         bits: So many random bits, as a number.
         most: Steps that wait while the store is away; those beyond are lost.
         lost: Called with the kind and why, for each of those.
-        release: Takes a place away (``Presence.leave``).
         note: What must be known of a connection if this instance dies, by its public id.
         holds: Whether another instance still has the connection of an open session.
         taken: Called with a session that another instance has now, though its connection is here.
@@ -107,7 +93,6 @@ class Sessions:
         window_s: float,
         most: int,
         lost: Callable[[str, str], None],
-        release: Callable[[Place], Coroutine[Any, Any, None]],
         note: Callable[[str], bytes],
         holds: Callable[[SessionRecord], Awaitable[bool]],
         taken: Callable[[SessionRecord], None],
@@ -127,12 +112,10 @@ class Sessions:
         self.held = Held()
         started = events.started if events is not None else _nothing
         self._accord = Accord(store, self.held, note=note, started=started, taken=taken)
-        self._release = release
         self._note = note
         self._holds = holds
         self._events = events
         self._witnesses = witnesses
-        self._kept: dict[str, tuple[float, dict[str, Place]]] = {}
         self._under_way = 0
 
     # From one connection to the next.
@@ -208,13 +191,10 @@ class Sessions:
             beside |= {rival.id for rival in found.rivals if rival is not over}
         raise AssertionError("the last attempt looks at nobody else")
 
-    async def suspend(self, record: SessionRecord, places: list[Place]) -> None:
+    async def suspend(self, record: SessionRecord) -> None:
         """
-        A connection was lost: keep its session and *places* for a while.
+        A connection was lost: keep its session for a while.
         """
-        if places:
-            until = self._clock.seconds() + self.window_s
-            self._kept[record.id] = (until, {place.channel: place for place in places})
         self.held.drop(record)
         step = Step("suspend", record, self._clock.seconds(), cause="lost", window_s=self.window_s)
         if self._writes():
@@ -247,32 +227,19 @@ class Sessions:
         The connection ended before its client was let in: what it went on with may be resumed again.
         """
         if goes_on and self.window_s > 0:
-            await self.suspend(record, [])
+            await self.suspend(record)
         else:
             await self.end(record, "closed")
-
-    def take_place(self, session: str, channel: str) -> Place | None:
-        """
-        Take over the place that *session* kept in *channel*; the caller gives it up once the new one stands.
-        """
-        kept = self._kept.get(session)
-        return kept[1].pop(channel, None) if kept is not None else None
 
     # Beside the connections.
 
     async def sweep(self) -> None:
         """
-        Write what waited for the store, end what nobody took up again, and give up places that were kept long enough.
+        Write what waited for the store, and end what nobody took up again.
 
         Raises:
             StoreUnavailable: the store is away; the next sweep goes on.
         """
-        now = self._clock.seconds()
-        for session, (until, places) in list(self._kept.items()):
-            if until <= now:
-                del self._kept[session]
-                for place in places.values():
-                    self._background.spawn("presence.release", self._release(place))
         if not self.ready:
             return
         await self.journal.write(self.instance)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.core.verdicts import Closing
-from gateway.node.sessions import Place
+from gateway.node.presence import Place
 from gateway.node.subscription import Subscription
 from gateway.node.telling import end_of, tell
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.node.client import Client
     from gateway.node.realtime import RealtimeNode
 
-__all__ = ["gone", "let_go", "stand", "withdraw"]
+__all__ = ["gone", "leave", "stand", "withdraw"]
 
 
 def stand(node: RealtimeNode, subscription: Subscription) -> None:
@@ -33,7 +33,7 @@ def stand(node: RealtimeNode, subscription: Subscription) -> None:
     node.leftovers.changed(client)
 
 
-def let_go(node: RealtimeNode, subscription: Subscription) -> Place | None:
+def _let_go(node: RealtimeNode, subscription: Subscription) -> Place | None:
     """
     Deliver to it no more; return the place it leaves in the channel's presence, if it had one.
     """
@@ -47,10 +47,19 @@ def let_go(node: RealtimeNode, subscription: Subscription) -> Place | None:
         subscription.live = False
         tell(node, "on_unsubscribe", client, {"channel": match.name}, match, end_of(client.id, subscription.number))
         node.leftovers.changed(client)
-    if not subscription.present or subscription.info is None:
-        return None
-    subscription.present = False
-    return Place(match.name, subscription.info, match.rule.join_leave)
+    place, subscription.place = subscription.place, None
+    return place
+
+
+def leave(node: RealtimeNode, subscription: Subscription) -> None:
+    """
+    End a subscription without a word to its client.
+    """
+    # One that was being made may have taken a place that was held: then it is held again, for the next attempt.
+    held = not subscription.live and subscription.returns is not False
+    place = _let_go(node, subscription)
+    if place is not None:
+        node.spawn("presence.leave", node.presence.hold(place) if held else node.presence.leave(place))
 
 
 def withdraw(node: RealtimeNode, client: Client) -> None:
@@ -78,22 +87,18 @@ def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool
     node.opening.pop(client, None)
     node.metrics.closed.inc(client.transport.kind, str(closing.code))
     record = client.session
-    suspends = abnormal and was_connected and record is not None and node.sessions.window_s > 0
-    places: list[Place] = []
+    lost = abnormal and was_connected and record is not None
     for subscription in list(client.subscriptions.values()):
-        place = let_go(node, subscription)
-        if place is None:
-            continue
-        if suspends:
-            places.append(place)
-        else:
-            node.spawn("presence.leave", node.release(place))
+        place = _let_go(node, subscription)
+        if place is not None:
+            node.spawn("presence.leave", node.presence.hold(place) if lost else node.presence.leave(place))
     client.subscriptions.clear()
     if record is None or not was_connected:
         return
+    suspends = lost and node.sessions.window_s > 0
     told = {"code": closing.code, "reason": closing.reason, "resumable": suspends}
     tell(node, "on_disconnect", client, told, id_=end_of(client.id))
     if suspends:
-        node.spawn("session.suspend", node.sessions.suspend(record, places))
+        node.spawn("session.suspend", node.sessions.suspend(record))
     else:
         node.spawn("session.end", node.sessions.end(record, closing.reason or str(closing.code)))

@@ -14,6 +14,7 @@ from gateway.node.rulebook import ChannelRule
 
 if TYPE_CHECKING:
     from gateway.node.client import Client
+    from gateway.node.presence import Place
     from gateway.node.room import Room
 
 __all__ = ["Subscription"]
@@ -31,7 +32,8 @@ class Subscription:
         live: Its reply was sent; publications go to the client.
         broken: Something may have been missed while it was being made.
         info: How others see it in this channel.
-        present: It stands in the presence store.
+        place: Where it stands in the channel's presence, from when it began to enter.
+        returns: It took a place that was held; None while that is not known.
         expires_at: Epoch seconds at which its token ends; 0 for never.
         number: Which of its connection's facts says that it stands; 0 until it does.
         server_side: The server made it, and only the server ends it.
@@ -49,7 +51,8 @@ class Subscription:
         "match",
         "number",
         "offset",
-        "present",
+        "place",
+        "returns",
         "room",
         "server_side",
     )
@@ -62,7 +65,8 @@ class Subscription:
         self.offset = 0
         self.live = False
         self.broken = False
-        self.present = False
+        self.place: Place | None = None
+        self.returns: bool | None = None
         self.join_leave = False
         self.number = 0
         self.expires_at = 0.0

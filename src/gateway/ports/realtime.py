@@ -8,7 +8,7 @@ Times handed in are seconds since the epoch unless a name says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,7 @@ __all__ = [
     "IdempotencyStore",
     "Occupancy",
     "PresenceStore",
+    "StillRunning",
     "StoreUnavailable",
 ]
 
@@ -76,9 +77,6 @@ class Broker(Protocol):
             StoreUnavailable: nothing is known about whether it was published.
         """
 
-    async def announce(self, channel: str, info: ClientInfo, *, joined: bool) -> None:
-        """Tell every node that hears *channel* that somebody joined or left. At most once."""
-
     async def subscribe(self, channel: str) -> None:
         """Hear *channel* from now on; publications made after this returns reach the listener."""
 
@@ -121,40 +119,91 @@ class Occupancy:
 
 class PresenceStore(Protocol):
     """
-    Who is in a channel. An entry that is not renewed is gone after its time.
+    Who is in a channel: one entry for each session, which belongs to the instance that has its connection.
+
+    An entry lasts as long as its instance: nothing is renewed. One that is *held* is nobody's, and goes when
+    its time has passed; if its session enters again before that, on any instance, nobody notices. A user
+    comes with the first entry and goes with the last. Where entries are *announced* all who hear the channel
+    are told of both, at most once, in the step that made it so.
+
+    Open when the store is away: who enters, leaves or is to be held is kept here, and written when it is
+    back (``restore``). Questions are closed (``StoreUnavailable``).
     """
 
-    async def enter(self, channel: str, info: ClientInfo, until: float) -> bool:
-        """Enter or renew a connection; True if it was the user's first in the channel."""
+    @property
+    def unwritten(self) -> int:
+        """How many entries the store does not have yet as they should be."""
 
-    async def leave(self, channel: str, info: ClientInfo) -> bool:
-        """Remove a connection; True if it was there and was the user's last in the channel."""
+    def own(self, instance: str) -> None:
+        """What enters from now on is *instance*'s; before anything else."""
 
-    async def members(self, channel: str, now: float) -> Mapping[str, ClientInfo]:
-        """Who is there, by connection id."""
+    async def enter(self, channel: str, session: str, info: ClientInfo, *, announced: bool) -> bool:
+        """
+        Enter a session, or say who it is now; True if it was held and goes on.
 
-    async def occupancy(self, channel: str, now: float) -> Occupancy:
+        Whoever waits for it and gives up leaves all the same: it may be in by then.
+        """
+
+    async def hold(self, channel: str, session: str, client: str, hold_s: float) -> None:
+        """Let the entry stay for *hold_s* seconds, then go, if it is still that of the connection *client*."""
+
+    async def leave(self, channel: str, session: str, client: str) -> None:
+        """Remove the entry, if it is still that of the connection *client*."""
+
+    async def members(self, channel: str) -> Mapping[str, ClientInfo]:
+        """Who is there, by connection id; those that are held, too."""
+
+    async def occupancy(self, channel: str) -> Occupancy:
         """How many are there, without listing them."""
 
-    async def expired(self, now: float, limit: int = 1000) -> Sequence[tuple[str, ClientInfo]]:
-        """Remove and return entries whose time has passed; each is returned to exactly one caller."""
+    async def expired(self, limit: int = 1000) -> Sequence[tuple[str, ClientInfo]]:
+        """Remove and return entries that were held long enough; each is returned to one caller at most."""
+
+    async def restore(self) -> None:
+        """Write what the store does not have and should; called now and then by the owner."""
+
+    async def reap(self, instance: str, hold_s: Callable[[str], float]) -> int:
+        """
+        Hold everything that belongs to a dead *instance*, as long as is said of each channel.
+
+        Made of steps that may be made again, also by others at the same time.
+
+        Returns:
+            How many entries this call held.
+        """
+
+    async def owners(self) -> Collection[str]:
+        """Name the instances that may have entries."""
+
+
+class StillRunning(Exception):
+    """
+    The first one with a key has not ended yet.
+    """
 
 
 class IdempotencyStore(Protocol):
     """
-    Results of operations that must not happen twice.
+    Results of operations that must not happen twice. Closed when the store is away (``StoreUnavailable``).
     """
 
-    async def begin(self, key: str, until: float) -> bytes | None:
+    async def begin(self, key: str, mine: str, claim_s: float) -> bytes | None:
         """
-        Claim *key*: None means it is yours; bytes are the result of whoever had it before.
+        Claim *key* for at most *claim_s* seconds, as *mine*: a name that nobody else has.
+
+        Returns:
+            None if it is yours; else the result of whoever had it before.
 
         Raises:
-            StoreUnavailable: also while the first one still runs.
+            StillRunning: somebody else has claimed it and not finished.
         """
 
-    async def finish(self, key: str, result: bytes, until: float) -> None:
-        """Store the result for those who come after."""
+    async def finish(self, key: str, mine: str, result: bytes, keep_s: float) -> bool:
+        """
+        Store the result for those who come in the next *keep_s* seconds.
 
-    async def release(self, key: str) -> None:
-        """Give *key* up without a result: the next one may try."""
+        False if the claim had lapsed and somebody else has the key: then theirs counts.
+        """
+
+    async def release(self, key: str, mine: str) -> None:
+        """Give up one's own claim without a result: the next one may try."""

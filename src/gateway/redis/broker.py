@@ -17,7 +17,7 @@ from gateway.core.publications import ClientInfo, History, Position, Publication
 from gateway.ports.realtime import BrokerListener
 from gateway.redis.client import CHAIN, Store
 from gateway.redis.connection import all_of
-from gateway.redis.messages import info_of, packed, packed_info, unpacked
+from gateway.redis.messages import info_of, packed, unpacked
 from gateway.redis.scripts import load
 
 __all__ = ["RedisBroker"]
@@ -118,12 +118,6 @@ class RedisBroker:
             ],
         )
         return Published(Position(offset, epoch.decode()), suppressed.decode())
-
-    async def announce(self, channel: str, info: ClientInfo, *, joined: bool) -> None:
-        """
-        Tell every instance that hears *channel*.
-        """
-        await self._redis.call("SPUBLISH", self._topic(channel), (b"j" if joined else b"l") + packed_info(info))
 
     async def subscribe(self, channel: str) -> None:
         """

@@ -39,6 +39,14 @@ class RealtimeMetrics:
         self.session_steps_lost = Tally(
             "gateway_session_steps_lost", "Beginnings and ends that will never be written.", ("step", "why")
         )
+        self.places = Tally(
+            "gateway_presence_places",
+            "Places whose connection was lost: held, then returned to or expired.",
+            ("outcome",),
+        )
+        self.places_unwritten = Reading(
+            "gateway_presence_unwritten", "Places that the store does not have as they should be."
+        )
         self.instances = Reading("gateway_instances", "Instances that live, as this one sees it.")
         self.silent = Tally("gateway_instances_silent", "Answers of other instances that did not come.", ("question",))
         self.instances_tidied = Reading("gateway_instances_tidied", "Dead instances that this one tidied up after.")
@@ -51,6 +59,12 @@ class RealtimeMetrics:
         Count deliveries of channels that have *pattern*.
         """
         self.deliveries.inc(pattern, by=number)
+
+    def place(self, outcome: str, number: int) -> None:
+        """
+        Count what became of *number* places whose connection was lost.
+        """
+        self.places.inc(outcome, by=number)
 
     def watch(self, node: Any) -> None:
         """
@@ -68,5 +82,6 @@ class RealtimeMetrics:
         self.subscriptions.from_source(lambda: [((), float(sum(room.size for room in node.hub.rooms.values())))])
         self.sessions.from_source(lambda: [((), float(len(node.sessions.held)))])
         self.session_steps.from_source(lambda: [((), float(len(node.sessions.journal)))])
+        self.places_unwritten.from_source(lambda: [((), float(node.presence.unwritten))])
         self.instances.from_source(lambda: [((), float(len(node.membership.keeper.living)))])
         self.instances_tidied.from_source(lambda: [((), float(node.membership.keeper.claimed))])

@@ -1,0 +1,61 @@
+"""
+How often things may be done, counted in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Final
+
+from gateway.core.gcra import remaining, spend
+from gateway.ports.limits import Charge, Verdict
+
+__all__ = ["MemoryLimiter"]
+
+MOST_KEYS: Final = 100_000
+
+
+class MemoryLimiter:
+    """
+    The ``ports.limits.RateLimiter`` of a process.
+
+    At most *most_keys* are kept; beyond that those that were not charged for longest are forgotten, and may
+    spend as if they were new.
+
+    Args:
+        seconds: A monotonic clock.
+    """
+
+    def __init__(self, seconds: Callable[[], float], *, most_keys: int = MOST_KEYS) -> None:
+        self._seconds = seconds
+        self._half = most_keys // 2
+        # In two halves: when the newer one is full it becomes the older, and what was the older is forgotten.
+        self._newer: dict[tuple[str, str], float] = {}
+        self._older: dict[tuple[str, str], float] = {}
+
+    def __len__(self) -> int:
+        return len(self._newer) + len(self._older)
+
+    async def spend(self, charges: Sequence[Charge]) -> Sequence[Verdict]:
+        """
+        Spend each.
+        """
+        now = self._seconds()
+        return [self._spend(charge, now) for charge in charges]
+
+    def _spend(self, charge: Charge, now: float) -> Verdict:
+        quota, key, cost = charge
+        name = (quota.name, key)
+        at = self._newer.get(name)
+        if at is None:
+            at = self._older.pop(name, 0.0)
+        allowed, at, retry_after_s = spend(at, now, quota.number, quota.per_s, quota.burst, cost)
+        if at > now:
+            self._newer[name] = at
+            if len(self._newer) >= self._half:
+                self._newer, self._older = {}, self._newer
+        left = remaining(at, now, quota.number, quota.per_s, quota.burst)
+        if cost > (quota.burst or quota.number):
+            retry_after_s = inf
+        return Verdict(allowed, left, retry_after_s, max(0.0, at - now))

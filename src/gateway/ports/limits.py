@@ -1,0 +1,75 @@
+"""
+The seam of rate limits: how often something may be done, counted for all instances together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+__all__ = ["Charge", "Quota", "RateLimiter", "Verdict"]
+
+
+class Quota(NamedTuple):
+    """
+    How much of something there may be (``core.gcra``).
+
+    Attributes:
+        name: What it is told apart by from other quotas of the same key.
+        number: So many...
+        per_s: ...in so many seconds.
+        burst: So many at once; 0 is *number*.
+        when_away: While the store is away each instance counts by itself (``local``), everything passes (``open``),
+            or nothing does (``closed``).
+    """
+
+    name: str
+    number: int
+    per_s: float
+    burst: int = 0
+    when_away: Literal["local", "open", "closed"] = "local"
+
+
+class Charge(NamedTuple):
+    """
+    What is to be spent.
+
+    Attributes:
+        key: Whose: an address, a user.
+        cost: Whole units, at least 1.
+    """
+
+    quota: Quota
+    key: str
+    cost: int = 1
+
+
+class Verdict(NamedTuple):
+    """
+    What became of a charge.
+
+    Attributes:
+        allowed: It was spent.
+        remaining: Units that could be spent now.
+        retry_after_s: When it would be allowed; 0 if it was, infinity if it costs more than the burst.
+        full_after_s: When as much as ever can be spent, if nothing is until then.
+    """
+
+    allowed: bool
+    remaining: int
+    retry_after_s: float
+    full_after_s: float
+
+
+class RateLimiter(Protocol):
+    """
+    Spends exactly: of all that ask, on whichever instance, no more than the quota pass.
+    """
+
+    async def spend(self, charges: Sequence[Charge]) -> Sequence[Verdict]:
+        """
+        Spend each of *charges*, in one step to the store.
+
+        Each is atomic and stands for itself: one that is refused costs nothing, the others are spent. Never
+        fails: while the store is away the verdict is what the quota's ``when_away`` says.
+        """

@@ -1,0 +1,86 @@
+"""
+What every rate limiter promises.
+"""
+
+from math import inf
+
+import pytest_twisted
+from tests.contract.conftest import Limits
+from twisted.internet.defer import Deferred, gatherResults
+
+from gateway.ports.limits import Charge, Quota
+
+HOURLY = Quota("hourly", 1, 3600.0, burst=100)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hundred_of_many(limits: Limits) -> None:
+    """
+    Of many that ask at once, on two instances, exactly as many pass as the burst has.
+    """
+    asked = [
+        Deferred.fromCoroutine(limiter.spend([Charge(HOURLY, "alice")]))
+        for _ in range(75)
+        for limiter in (limits.one, limits.two)
+    ]
+    verdicts = [verdict for [verdict] in await gatherResults(asked)]
+    assert sum(verdict.allowed for verdict in verdicts) == 100
+    assert sorted(verdict.remaining for verdict in verdicts if verdict.allowed) == list(range(100))
+    assert all(3590 < verdict.retry_after_s <= 3600 for verdict in verdicts if not verdict.allowed)
+    assert all(verdict.retry_after_s == 0 for verdict in verdicts if verdict.allowed)
+    [other] = await limits.two.spend([Charge(HOURLY, "bob")])
+    assert (other.allowed, other.remaining) == (True, 99)
+    assert 3590 < other.full_after_s <= 3600
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_fills_again(limits: Limits) -> None:
+    """
+    What was spent comes back evenly, and never more than the burst.
+    """
+    quota = Quota("q", 10, 1.0, burst=3)
+    for _ in range(3):
+        assert (await limits.one.spend([Charge(quota, "k")]))[0].allowed
+    [refused] = await limits.two.spend([Charge(quota, "k")])
+    assert not refused.allowed
+    assert refused.remaining == 0
+    assert 0 < refused.retry_after_s <= 0.1
+    await limits.pass_time(0.11)
+    assert (await limits.one.spend([Charge(quota, "k")]))[0].allowed
+    await limits.pass_time(1.0)
+    assert [(await limits.one.spend([Charge(quota, "k")]))[0].remaining for _ in range(3)] == [2, 1, 0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_several_at_once(limits: Limits) -> None:
+    """
+    Each charge stands for itself: one that is refused costs nothing, and the others are spent.
+    """
+    small, large = Quota("small", 1, 3600.0), Quota("large", 5, 3600.0)
+    charges = [Charge(small, "k"), Charge(large, "k"), Charge(large, "k", 3), Charge(large, "k", 2)]
+    first = await limits.one.spend(charges)
+    assert [(verdict.allowed, verdict.remaining) for verdict in first] == [(True, 0), (True, 4), (True, 1), (False, 1)]
+    second = await limits.two.spend(charges[:2])
+    assert [(verdict.allowed, verdict.remaining) for verdict in second] == [(False, 0), (True, 0)]
+    assert await limits.one.spend([]) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_than_there_ever_is(limits: Limits) -> None:
+    """
+    What costs more than the burst is never allowed, and says so.
+    """
+    quota = Quota("q", 5, 1.0)
+    [verdict] = await limits.one.spend([Charge(quota, "k", 6)])
+    assert (verdict.allowed, verdict.remaining, verdict.retry_after_s) == (False, 5, inf)
+    assert (await limits.one.spend([Charge(quota, "k", 5)]))[0].allowed
+
+
+@pytest_twisted.ensureDeferred
+async def test_any_key(limits: Limits) -> None:
+    """
+    Keys and names are any text, and none is another's.
+    """
+    for name, key in (("a", "b:c"), ("a:b", "c"), ("a", "{b}"), ("a", "}{"), ("\u20ac", "\n\x00")):
+        verdicts = [(await limits.one.spend([Charge(Quota(name, 1, 60.0), key)]))[0] for _ in range(2)]
+        assert [verdict.allowed for verdict in verdicts] == [True, False]
