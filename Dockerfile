@@ -24,6 +24,7 @@ WORKDIR /tmp
 # metrics = ["tcp:9100"]; the admin port stays on the container's loopback unless it has a key.
 EXPOSE 4000 9100
 STOPSIGNAL SIGTERM
+# With listen.workers any of them answers: a dead one is the parent's affair, not the engine's.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:4000/health', timeout=2)"]
 ENTRYPOINT ["twistd", "-n", "--pidfile=", "gateway"]

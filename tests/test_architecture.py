@@ -31,7 +31,10 @@ and knows nothing of the gateway.
 
 MAY_IMPORT = {room: below for rooms, below in FLOORS for room in rooms}
 
-TOP = {"tap", "app", "cli", "routing", "reloading", "draining", "live", "storage", "__init__", "__main__"}
+TOP = {
+    *("tap", "app", "cli", "routing", "reloading", "draining", "part", "live", "storage", "workers"),
+    *("__init__", "__main__"),
+}
 PURE_LIBRARIES = {"msgspec", "automat", "google"}
 """What core may import beside the standard library."""
 

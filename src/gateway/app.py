@@ -40,6 +40,7 @@ from gateway.node.filters import ClientAddress, Credentials, Match, Rule, Trace
 from gateway.node.journal import HttpJournal
 from gateway.node.plan import Filter, Plan, ServedRoute
 from gateway.node.rules import ROOTS
+from gateway.part import WHOLE, Part
 from gateway.ports.http import Exchange
 from gateway.reloading import Reloading
 from gateway.routing import Wiring, own_paths
@@ -76,7 +77,7 @@ class Gateway:
         reactor: Everything real is reached through it.
         path: Where the configuration is read again from.
         wall: Seconds since the epoch.
-        narrow: From a configuration to the part of it that this process serves.
+        part: What this process is of the gateway.
     """
 
     def __init__(
@@ -86,11 +87,11 @@ class Gateway:
         path: Path,
         logs: Logs,
         wall: Callable[[], float] = time.time,
-        narrow: Callable[[Config], Config] = lambda config: config,
+        part: Part = WHOLE,
     ) -> None:
         self.reactor = reactor
-        self.narrow = narrow
-        self.config = config = narrow(config)
+        self.part = part
+        self.config = config = part.narrow(config)
         self.path = path
         self.wall = wall
         self.logs = logs
@@ -106,7 +107,7 @@ class Gateway:
         self.fetch = Fetcher(reactor)
         self.storage = Storage(reactor, config.store, wall=wall, log=self.log, failed=self._task_failed)
         self.revocations = self.storage.revocations
-        self.minter = Minter(config.server, wall)
+        self.minter = Minter(config.server, wall, part.minting)
         self.keys = KeyRing(config.auth, self.fetch, reactor, self._keys_event)
         self.authenticator = JwtAuthenticator(config.auth, self.keys, self.revocations)
 
@@ -167,9 +168,11 @@ class Gateway:
         self.site = ChannelFactory(
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
         )
-        self.listening: Listening = await listen(reactor, config.listen.clients, self.site)
+        self.listening: Listening = await listen(
+            reactor, config.listen.clients, self.site, shared=config.listen.workers > 1
+        )
         self.admin = AdminPort(
-            self._operations(), config.listen, config.admin_key, server_api_pages(self.live.operations)
+            self.part.tells(self._operations()), config.listen, config.admin_key, server_api_pages(self.live.operations)
         )
         try:
             await self.admin.open(reactor)
@@ -270,6 +273,17 @@ class Gateway:
             audit=lambda event, fields: self.log.info(event, **fields),
             wall=self.wall,
         )
+
+    def hang_up(self) -> None:
+        """
+        Do what SIGHUP asks: read the configuration again.
+        """
+        self.reloading.now()
+
+    def kill(self) -> None:
+        """
+        End at once whatever would outlive this process: nothing.
+        """
 
     async def stop(self) -> None:
         """

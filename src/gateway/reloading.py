@@ -69,13 +69,15 @@ class Reloading:
             ConfigErrors, CertificateFault, OSError, ValueError: it cannot be used; one line for each fault.
         """
         gateway = self._gateway
-        config = gateway.narrow(config)
+        config = gateway.part.narrow(config)
         change_backends = gateway.backends.prepare(config.upstream)
         change_calls, schemas = gateway.calls.prepare(config.upstream)
         mounts, change_live = gateway.compiled(config, schemas)
         change_listeners, restart = gateway.listening.prepare(config.listen.clients)
         change_keys = gateway.keys.prepare(config.auth)
         gateway.load_revocations(config)
+        if config.listen.workers != gateway.config.listen.workers:
+            restart.append("listen.workers")
 
         def change() -> None:
             before, gateway.config = gateway.config, config

@@ -139,8 +139,8 @@ class Running:
     _seen: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """What it wrote to its standard output."""
-        return (self.folder / "stdout").read_text().splitlines()
+        """What it wrote to its standard output, as far as there are whole lines."""
+        return (self.folder / "stdout").read_text().rpartition("\n")[0].splitlines()
 
     def complaints(self) -> str:
         """What it wrote to its standard error."""

@@ -112,7 +112,7 @@ async def test_a_port_that_cannot_be_held(tmp_path: Path) -> None:
     served = await serve(hello)
     free = Listener(f"tcp:{free_port()}:interface=127.0.0.1")
     taken = Listener(f"tcp:{served.port}:interface=127.0.0.1")
-    with pytest.raises(ListenFailed, match=r"^tcp:\d+:interface=127.0.0.1: address in use: another process"):
+    with pytest.raises(ListenFailed, match=r"^tcp:\d+:interface=127.0.0.1: address in use by another process"):
         hold([free, taken])
     absent = tmp_path / "absent.pem"
     with pytest.raises(ListenFailed, match=r"absent\.pem"):

@@ -18,7 +18,7 @@ from gateway.config.sections import Config
 from gateway.config.shape import section
 from gateway.config.walk import Walk
 
-__all__ = ["Config", "ConfigErrors", "Fault", "load", "parse"]
+__all__ = ["Config", "ConfigErrors", "Fault", "load", "parse", "read"]
 
 _where = re.compile(r"(.*) \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)", re.DOTALL).fullmatch
 
@@ -32,19 +32,28 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigErrors: with every fault; also when the file cannot be read.
     """
+    return parse(read(path), str(path), environ)
+
+
+def read(path: Path) -> str:
+    """
+    Return the text of the file at *path*.
+
+    Raises:
+        ConfigErrors: it cannot be read, or is not UTF-8.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigErrors(str(path), [Fault(1, 1, "", f"the file cannot be read: {reason}")]) from error
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = len(raw[raw.rfind(b"\n", 0, error.start) + 1 : error.start].decode(errors="replace")) + 1
         fault = Fault(line, column, "", f"TOML is UTF-8, and the byte 0x{raw[error.start]:02X} here is not")
         raise ConfigErrors(str(path), [fault]) from error
-    return parse(text, str(path), environ)
 
 
 def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:

@@ -106,6 +106,14 @@ class Listen:
     trusted_proxies: tuple[Network, ...] = field(
         default=(), metadata=_("Peers whose `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.")
     )
+    workers: int = field(
+        default=1,
+        metadata=_(
+            "Processes that share the clients' port, each an instance; more than one needs Redis. A restart changes it.",
+            least=1,
+            most=256,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

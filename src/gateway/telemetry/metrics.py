@@ -99,6 +99,13 @@ class Metrics:
         self.build.info({"version": package_version(), "python": platform.python_version()})
         self.config_info = Reading("gateway_config_info", "1 for the configuration in force.", ("digest",))
 
+        # Workers, told by their parent.
+        self.worker_up = Reading("gateway_worker_up", "1 while a worker serves.", ("worker",))
+        self.worker_ends = Tally("gateway_worker_ends", "Ends of workers that nobody asked for.", ("worker", "how"))
+        self.worker_silent = Tally(
+            "gateway_worker_silent", "Questions that a worker did not answer in time.", ("worker", "question")
+        )
+
         for metric in vars(self).values():
             if isinstance(metric, (Tally, Timing, Reading, Info)):
                 self.registry.register(metric)

@@ -37,6 +37,9 @@ class Sink:
         max_bytes: Most bytes waiting; beyond it lines are dropped.
         linger_s: How long lines gather before they are written together.
         turns: An open file by which processes that write to the same place take turns; None where this one is alone.
+
+    Attributes:
+        descriptor: As given.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Sink:
         linger_s: float = 0.02,
         turns: int | None = None,
     ) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._turns = turns
         self._max_bytes = max_bytes
         self._linger_s = linger_s
@@ -87,10 +90,10 @@ class Sink:
         else:
             self._drain()
 
-    def switch(self, descriptor: int) -> int:
-        """Write to *descriptor* from the next batch on; return the one before, for its owner to close."""
-        before, self._descriptor = self._descriptor, descriptor
-        return before
+    def switch(self, descriptor: int) -> None:
+        """Write from now on to what *descriptor* is open on, and close it: the number written to stays."""
+        os.dup2(descriptor, self.descriptor, inheritable=False)
+        os.close(descriptor)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -119,7 +122,7 @@ class Sink:
         view = memoryview(data)
         while view:
             try:
-                written = os.write(self._descriptor, view)
+                written = os.write(self.descriptor, view)
             except BlockingIOError:
                 self._stopping.wait(0.05)
                 continue

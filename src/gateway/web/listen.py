@@ -28,7 +28,7 @@ from gateway.web.factory import ChannelFactory, peer_of
 from gateway.web.proxied import ProxiedFactory
 from gateway.web.tls import CertificateFault, Contexts, ServerTls, TlsFactory
 
-__all__ = ["ListenFailed", "Listening", "hold", "listen", "with_backlog"]
+__all__ = ["ListenFailed", "Listening", "check_certificates", "hold", "listen", "with_backlog"]
 
 BACKLOG = 4096
 """With Twisted's 50, two thousand clients that come back at once take half a minute to be let in."""
@@ -186,6 +186,18 @@ def _contexts(listener: Listener) -> Contexts:
         raise ListenFailed(f"{listener.endpoint}: {exc}") from exc
 
 
+def check_certificates(listeners: Sequence[Listener]) -> None:
+    """
+    Read the certificates of *listeners*, as opening them would.
+
+    Raises:
+        ListenFailed: with the first that cannot be used.
+    """
+    for listener in listeners:
+        if listener.certificate:
+            _contexts(listener)
+
+
 def hold(listeners: Sequence[Listener]) -> list[HeldPort]:
     """
     Keep the ports of *listeners* for processes that will share them; see ``net.held``.
@@ -195,18 +207,17 @@ def hold(listeners: Sequence[Listener]) -> list[HeldPort]:
     Raises:
         ListenFailed: with the first that cannot be had, or whose certificate cannot be used; then none is held.
     """
+    check_certificates(listeners)
     held: list[HeldPort] = []
     try:
         for listener in listeners:
-            if listener.certificate:
-                _contexts(listener)
             endpoint = read_endpoint(listener.endpoint)
             try:
                 held.append(HeldPort(endpoint.port, endpoint.interface, ipv6=endpoint.kind == "tcp6"))
             except OSError as exc:
                 reason = str(exc)
                 if exc.errno == errno.EADDRINUSE:
-                    reason = "address in use: another process listens there; workers share it only among themselves"
+                    reason = "address in use by another process; workers share it only among themselves"
                 raise ListenFailed(f"{listener.endpoint}: {reason}") from exc
     except ListenFailed:
         for port in held:

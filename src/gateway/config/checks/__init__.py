@@ -6,7 +6,7 @@ Each check reports on the walk, which keeps silent where what a check depends on
 
 from __future__ import annotations
 
-from gateway.config.checks import files, identity, listening, realtime, routes, store, upstreams
+from gateway.config.checks import files, identity, listening, realtime, routes, store, upstreams, workers
 from gateway.config.sections import Config
 from gateway.config.walk import Walk
 
@@ -23,4 +23,5 @@ def check(config: Config, walk: Walk) -> None:
     routes.check(config, walk)
     realtime.check(config, walk)
     store.check(config, walk)
+    workers.check(config, walk)
     files.check(config, walk)
