@@ -157,8 +157,10 @@ async def test_publish_over_grpc() -> None:
         reply = await api.call("Publish", request)
         assert (reply.result.offset, len(reply.result.epoch), reply.HasField("error")) == (1, 8, False)
         assert (await api.call("Publish", request)).result == reply.result, "its version is not newer"
-        keyed = PB.PublishRequest(channel="lobby", data=b"2", idempotency_key="k")
-        assert (await api.call("Publish", keyed)).result.offset == 2
+        keyed = PB.PublishRequest(channel="lobby", data=b"2", idempotency_key="k", wait_replicas=1, wait_ms=50)
+        assert (await api.call("Publish", keyed)).result == PB.PublishResult(
+            offset=2, epoch=reply.result.epoch, replicas=0
+        )
         assert (await api.call("Publish", keyed)).result.offset == 2
         assert person.pushes() == [
             {"channel": "lobby", "pub": {"data": {"a": "é"}, "offset": 1, "tags": {"kind": "news"}, "version": 3}},

@@ -12,8 +12,9 @@ import pytest
 from msgspec.json import encode
 from tests.realtime.house import BASE, START, House, Person
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
-from gateway.core.publications import Published
+from gateway.core.publications import Published, PublishOptions
 from gateway.core.verdicts import ClientError
 from gateway.memory.broker import MemoryBroker
 from gateway.node.api_keys import Key
@@ -206,6 +207,78 @@ def test_broadcast(office: Office) -> None:
     responses = office.do("broadcast", channels=["lobby", "no", "plain:x", "lobby"], data=[1])["responses"]
     assert [response.get("error", {}).get("code", 0) for response in responses] == [0, 102, 0, 0]
     assert [responses[0]["result"]["offset"], responses[3]["result"]["offset"]] == [1, 2]
+
+
+def test_waiting_for_replicas(office: Office) -> None:
+    """
+    Whoever asks is told how many replicas have it, which in memory are none, and never waits for those.
+    """
+    waited = office.do("publish", channel="lobby", data=1, wait_replicas=2, wait_ms=10_000)
+    assert (waited["offset"], waited["replicas"]) == (1, 0)
+    assert "replicas" not in office.do("publish", channel="lobby", data=1)
+    responses = office.do("broadcast", channels=["lobby", "no", "table:1"], data=1, wait_replicas=1)["responses"]
+    assert [response.get("result", {}).get("replicas") for response in responses] == [0, None, 0]
+
+
+@pytest.mark.parametrize("odd", [{"wait_replicas": -1}, {"wait_replicas": 101}, {"wait_ms": 0}, {"wait_ms": 10_001}])
+def test_waits_are_bounded(office: Office, odd: dict[str, int]) -> None:
+    """
+    Nobody waits for ever, or for more replicas than there ever are.
+    """
+    with pytest.raises(ClientError) as raised:
+        office.raw("publish", json.dumps({"channel": "lobby", "data": 1, "wait_replicas": 1, **odd}).encode())
+    assert raised.value.code == 107
+
+
+class Waited(MemoryBroker):
+    """
+    A store whose replicas have nothing until the time is up; it notes how long each was waited for.
+    """
+
+    def __init__(self, office: Office) -> None:
+        super().__init__(office.house.channels)
+        self.clock = office.house.clock
+        self.waits: list[float] = []
+
+    async def publish(self, channel: str, data: bytes, options: PublishOptions, **more: Any) -> Published:
+        published = await super().publish(channel, data, options, **more)
+        self.waits.append(options.wait_s)
+        await deferLater(self.clock, options.wait_s)
+        return published
+
+
+def test_a_broadcast_has_one_deadline(office: Office) -> None:
+    """
+    However many channels there are, replicas are waited for once as long as was asked, not for each channel.
+    """
+    waited = office.house.node.broker = Waited(office)
+    channels = [f"table:{number}" for number in range(500)]
+    order = json.dumps({"channels": channels, "data": 1, "wait_replicas": 3, "wait_ms": 2000}).encode()
+    outcomes: list[Any] = []
+    Deferred.fromCoroutine(office.operations.do("broadcast", order, EVERYTHING)).addBoth(outcomes.append)
+    for _ in range(250):
+        assert not outcomes or office.house.clock.seconds() > 2
+        office.house.clock.advance(0.01)
+    assert [response["result"]["offset"] for response in outcomes[0]["responses"]] == [1] * 500
+    assert (waited.waits[:100], waited.waits[100:]) == ([2.0] * 100, [0.01] * 400)
+
+
+def test_a_broadcast_is_in_order(office: Office) -> None:
+    """
+    A channel that is named twice gets both publications in the order of the names, and a failure of ours is told.
+    """
+    assert [
+        response["result"]["offset"]
+        for response in office.do("broadcast", channels=["lobby", "table:1"] * 150, data=1)["responses"]
+    ] == [n // 2 + 1 for n in range(300)]
+
+    class Broken(MemoryBroker):
+        async def publish(self, *_: Any, **__: Any) -> Published:
+            raise LookupError("a bug")
+
+    office.house.node.broker = Broken(office.house.channels)
+    with pytest.raises(LookupError):
+        office.do("broadcast", channels=["lobby"] * 3, data=1)
 
 
 # Reading.

@@ -91,6 +91,7 @@ class PublishOptions(Struct, frozen=True):
         version: With *version_epoch*: a publication whose version is not above the last one's is dropped.
         version_epoch: A new one lets versions start over.
         timed: Clients are told when it was made.
+        replicas: Wait until so many replicas of the store have it, or ``wait_s`` are over; 0 does not wait.
     """
 
     history_size: int = 0
@@ -99,6 +100,8 @@ class PublishOptions(Struct, frozen=True):
     version: int = 0
     version_epoch: str = ""
     timed: bool = False
+    replicas: int = 0
+    wait_s: float = 0.0
 
 
 class Published(Struct, frozen=True):
@@ -108,10 +111,12 @@ class Published(Struct, frozen=True):
     Attributes:
         position: Its place, or that of the first one with the same idempotency key.
         suppressed: It was not delivered: ``"idempotency"`` or ``"version"``; else empty.
+        replicas: How many replicas have it for certain; 0 if that was not asked.
     """
 
     position: Position
     suppressed: str = ""
+    replicas: int = 0
 
 
 class History(Struct, frozen=True):

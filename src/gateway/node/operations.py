@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+
 from gateway.core.publications import Position, PublishOptions
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.node import acts, results
@@ -27,6 +29,11 @@ __all__ = ["Operations"]
 
 MOST_CHANNELS = 10_000
 """Of one broadcast."""
+
+AT_ONCE = 100
+"""Of them published at the same time."""
+
+LEAST_WAIT_S = 0.01
 
 MOST_COMMANDS = 1000
 """Of one batch."""
@@ -114,12 +121,12 @@ class Operations:
 
     async def publish(self, order: o.Publish) -> Result:
         """
-        Publish; ``offset`` and ``epoch`` say where it stands.
+        Publish; ``offset`` and ``epoch`` say where it stands, ``replicas`` how many have it if it was waited for them.
 
         Raises:
             ClientError: ``UNKNOWN_CHANNEL``, ``LIMIT_EXCEEDED`` (too large), ``BAD_REQUEST``.
         """
-        return await self._publish(order.channel, o.payload(order, wanted=True), order)
+        return await self._publish(order.channel, o.payload(order, wanted=True), order, order.wait_ms / 1000)
 
     async def broadcast(self, order: o.Broadcast, reaches: Reaches = _any) -> Result:
         """
@@ -128,18 +135,31 @@ class Operations:
         if len(order.channels) > MOST_CHANNELS:
             raise ClientError(ErrorCode.LIMIT_EXCEEDED, f"at most {MOST_CHANNELS} channels")
         data = o.payload(order, wanted=True)
+        ends_at = self._node.seconds() + order.wait_ms / 1000
         responses: list[Result] = []
-        for channel in order.channels:
+        for first in range(0, len(order.channels), AT_ONCE):
+            # What they wait for is one deadline for all of them.
+            wait_s = max(LEAST_WAIT_S, ends_at - self._node.seconds())
+            published = [
+                Deferred.fromCoroutine(self._one(channel, data, order, wait_s, reaches))
+                for channel in order.channels[first : first + AT_ONCE]
+            ]
             try:
-                _reached(channel, reaches)
-                responses.append({"result": await self._publish(channel, data, order)})
-            except ClientError as error:
-                responses.append(results.failed(error))
-            except StoreUnavailable:
-                responses.append(results.failed(unavailable()))
+                responses += await gatherResults(published, consumeErrors=True)
+            except FirstError as error:
+                error.subFailure.raiseException()
         return {"responses": responses}
 
-    async def _publish(self, channel: str, data: bytes, order: o.Publish | o.Broadcast) -> Result:
+    async def _one(self, channel: str, data: bytes, order: o.Broadcast, wait_s: float, reaches: Reaches) -> Result:
+        try:
+            _reached(channel, reaches)
+            return {"result": await self._publish(channel, data, order, wait_s)}
+        except ClientError as error:
+            return results.failed(error)
+        except StoreUnavailable:
+            return results.failed(unavailable())
+
+    async def _publish(self, channel: str, data: bytes, order: o.Publish | o.Broadcast, wait_s: float) -> Result:
         if order.delta:
             raise ClientError(ErrorCode.NOT_AVAILABLE, "delta compression is not available")
         match = matched(self._node, channel)
@@ -154,9 +174,11 @@ class Operations:
             order.version,
             order.version_epoch,
             kept.timed,
+            order.wait_replicas,
+            wait_s,
         )
         published = await self._node.publish(match, data, tags=order.tags or None, options=options)
-        return results.place(published.position)
+        return results.published(published, asked=bool(order.wait_replicas))
 
     async def presence(self, order: o.OfChannel) -> Result:
         """

@@ -24,6 +24,8 @@ User = Annotated[str, Meta(min_length=1)]
 
 
 Version = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Replicas = Annotated[int, Meta(ge=0, le=100)]
+WaitMs = Annotated[int, Meta(ge=1, le=10_000)]
 
 
 class Order(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -47,6 +49,8 @@ class Publish(_Payload, forbid_unknown_fields=True, kw_only=True):
     version: Version = 0
     version_epoch: str = ""
     delta: bool = False
+    wait_replicas: Replicas = 0
+    wait_ms: WaitMs = 1000
 
 
 class Broadcast(_Payload, forbid_unknown_fields=True, kw_only=True):
@@ -59,6 +63,8 @@ class Broadcast(_Payload, forbid_unknown_fields=True, kw_only=True):
     version: Version = 0
     version_epoch: str = ""
     delta: bool = False
+    wait_replicas: Replicas = 0
+    wait_ms: WaitMs = 1000
 
 
 class Since(Order, forbid_unknown_fields=True, kw_only=True):

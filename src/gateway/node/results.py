@@ -11,11 +11,11 @@ from typing import Any
 
 from msgspec import Raw
 
-from gateway.core.publications import ClientInfo, Position, Publication
+from gateway.core.publications import ClientInfo, Position, Publication, Published
 from gateway.core.verdicts import ClientError
 from gateway.node.client import Client
 
-__all__ = ["Result", "connection", "failed", "info", "place", "publication"]
+__all__ = ["Result", "connection", "failed", "info", "place", "publication", "published"]
 
 Result = dict[str, Any]
 
@@ -32,6 +32,14 @@ def place(position: Position) -> Result:
     Where something stands in a stream.
     """
     return {"offset": position.offset, "epoch": position.epoch}
+
+
+def published(of: Published, *, asked: bool) -> Result:
+    """
+    What became of a publication; with how many replicas have it if that was *asked*.
+    """
+    told = place(of.position)
+    return {**told, "replicas": of.replicas} if asked else told
 
 
 def info(client: ClientInfo) -> Result:

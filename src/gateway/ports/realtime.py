@@ -73,6 +73,9 @@ class Broker(Protocol):
         """
         Append to the stream, advance the offset and publish, as one step per channel.
 
+        With ``options.replicas`` it returns once so many have it or the time is up; however many that
+        are, it was published. In memory there are none.
+
         Raises:
             StoreUnavailable: nothing is known about whether it was published.
         """

@@ -117,7 +117,12 @@ class RedisBroker:
                 options.version_epoch,
             ],
         )
-        return Published(Position(offset, epoch.decode()), suppressed.decode())
+        position = Position(offset, epoch.decode())
+        if not options.replicas:
+            return Published(position, suppressed.decode())
+        mark = keys.channel("w", channel)
+        known = await self._redis.replicas(mark, options.replicas, options.wait_s, self._redis.chain)
+        return Published(position, suppressed.decode(), known)
 
     async def subscribe(self, channel: str) -> None:
         """

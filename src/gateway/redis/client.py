@@ -81,6 +81,18 @@ class Store(Protocol):
     async def everywhere(self, *command: Part) -> list[Any]:
         """Send a command to every server that holds a part of the data; return what each answers."""
 
+    async def replicas(self, key: str, wanted: int, within_s: float, chain: str) -> int:
+        """
+        Wait until *wanted* replicas have what was written to the server of *key* before this, at most *within_s*.
+
+        Args:
+            key: Set for a second, as a mark.
+            chain: That held when it was written.
+
+        Returns:
+            How many have it for certain; 0 also if that cannot be known, or the chain is another by now.
+        """
+
     async def subscribe(self, topic: str, receiver: Receiver) -> None:
         """Hear a topic from when this returns."""
 
@@ -278,6 +290,13 @@ class Redis:
         Send a command to the one server there is.
         """
         return [await self._connection().send(command)]
+
+    async def replicas(self, key: str, wanted: int, within_s: float, chain: str) -> int:
+        """
+        Wait for replicas.
+        """
+        known = await self._master.waits.wait(key, wanted, within_s)
+        return known if self.chain == chain else 0
 
     def _connection(self) -> Connection:
         connection = self._master.connection

@@ -1,5 +1,6 @@
 """
-One master as we are connected to it: a connection for commands and one for topics, both asked something each second.
+One master as we are connected to it: a connection for commands and one for topics, both asked something each second,
+and one that waits for its replicas once somebody wants that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gateway.redis.errors import RedisRefused
 from gateway.redis.lineage import Server, look_at
 from gateway.redis.link import Link
 from gateway.redis.topics import Receiver, Topics
+from gateway.redis.waits import Waits
 
 __all__ = ["Account", "Master"]
 
@@ -60,6 +62,7 @@ class Master:
 
     Attributes:
         topics: What is heard there.
+        waits: Who waits for its replicas.
     """
 
     def __init__(
@@ -104,6 +107,16 @@ class Master:
             down=lambda _: self.topics.lost(),
             random=random,
         )
+        self._waited = ""
+        self.waits = Waits(
+            reactor,
+            endpoint,
+            self._make,
+            prepare=self._prepare_waits,
+            same=self._is_waited_for,
+            random=random,
+            round_s=account.timeout_s / 2,
+        )
 
     def start(self) -> None:
         """
@@ -120,6 +133,7 @@ class Master:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        await self.waits.stop()
         await self._commands.stop()
         await self._subscriptions.stop()
 
@@ -172,6 +186,13 @@ class Master:
         server = await look_at(connection, cluster=self._cluster, alone=self._alone)
         self._leads_to(self._subscriptions, server.run)
         await self.topics.again(connection)
+
+    async def _prepare_waits(self, connection: Connection) -> None:
+        self._waited = (await look_at(connection, cluster=self._cluster, alone=self._alone)).run
+
+    def _is_waited_for(self) -> bool:
+        """Whether what waits for replicas leads to the server that is written to."""
+        return self.connection is not None and (self._commands, self._waited) in self._runs
 
     async def look(self) -> None:
         """
