@@ -9,7 +9,7 @@ MINUTES ?= 60
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs constraints conformance fuzz soak bench bench-peers test-figures clean-figures clean
+.PHONY: help demo demo-cluster test lint format docs constraints conformance fuzz soak bench bench-peers test-figures clean-figures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,6 +30,10 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(shell find protos -name '*.p
 
 demo: $(STAMP) ## start the gateway with its demo backend, and print what to try
 	@exec $(BIN)/python -m demo.run $(ARGS)
+
+demo-cluster: $(STAMP) ## the same with two instances, haproxy and Redis: play, and kill one of them
+	@deploy/need redis-server haproxy
+	@exec $(BIN)/python -m demo.cluster $(ARGS)
 
 SDK := tests/sdk/js/node_modules/.package-lock.json
 

@@ -62,6 +62,20 @@ class Children:
         """
         return next((name for name, process in self._running if process.poll() is not None), "")
 
+    def pid(self, name: str) -> int:
+        """
+        The process id of one.
+        """
+        return next(process.pid for other, process in self._running if other == name)
+
+    def bury(self, name: str) -> int:
+        """
+        Forget one that has ended; return its exit code, or the signal that killed it with a minus.
+        """
+        entry = next(entry for entry in self._running if entry[0] == name)
+        self._running.remove(entry)
+        return entry[1].wait()
+
     def wait(self) -> str:
         """
         Return the name of the first one to end.

@@ -51,22 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run the demo; return the exit code.
     """
-    parser = argparse.ArgumentParser(prog="demo.run", description="The gateway and its demo backend, until Ctrl-C.")
-    for name, default in PORTS:
-        option = f"--{name.lower().replace('_', '-')}"
-        parser.add_argument(option, type=int, default=int(os.environ.get(name) or default), help="0: any free one")
-    parser.add_argument("--data", type=Path, default=ROOT / ".run", help="where the backend keeps its database")
-    options = parser.parse_args(arguments)
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    asked = options("demo.run", "The gateway and its demo backends, until Ctrl-C.", PORTS, arguments)
+    signals()
     children = Children(ROOT)
     try:
-        environ = {name: str(settle(name, getattr(options, name.lower()))) for name, _ in PORTS}
-        start(children, options.data, environ)
+        environ = {name: str(settle(name, getattr(asked, name.lower()))) for name, _ in PORTS}
+        start(children, asked.data, environ)
         print(invitation(environ), flush=True)
         ended = children.wait()
         raise CannotStart(f"{ended} ended by itself; what it said last stands above")
@@ -79,6 +69,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         children.stop()
         print("demo: stopped", flush=True)
+
+
+def options(
+    program: str, description: str, ports: Sequence[tuple[str, int]], arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """
+    Read the command line; each of *ports* has an option of its name.
+    """
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    for name, default in ports:
+        option = f"--{name.lower().replace('_', '-')}"
+        parser.add_argument(option, type=int, default=int(os.environ.get(name) or default), help="0: any free one")
+    parser.add_argument("--data", type=Path, default=ROOT / ".run", help="where the backend keeps its database")
+    return parser.parse_args(arguments)
+
+
+def signals() -> None:
+    """
+    Have TERM and Ctrl-C raise ``KeyboardInterrupt``.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
 
 
 def settle(name: str, port: int) -> int:
@@ -103,20 +119,29 @@ def start(children: Children, data: Path, environ: dict[str, str]) -> None:
     Raises:
         CannotStart: one of them did not.
     """
+    backends(children, data, environ, [f"127.0.0.1:{environ['API_PORT']}"])
+    # No pid file: several demos can run in one folder.
+    gateway = [str(BIN / "twistd"), "-n", "--pidfile=", "gateway", "--config", CONFIG]
+    children.start("gateway", gateway, environ)
+    answers(children, f"http://127.0.0.1:{environ['GATEWAY_PORT']}/ready")
+
+
+def backends(children: Children, data: Path, environ: dict[str, str], gateways: Sequence[str]) -> None:
+    """
+    Start players and game; the game publishes through one of *gateways*, by the ports of their server APIs.
+
+    Raises:
+        CannotStart: one of them did not answer.
+    """
     data.mkdir(parents=True, exist_ok=True)
     database = data / f"players-{environ['PLAYERS_PORT']}.sqlite3"
     players = [sys.executable, "-m", "demo.players", "--port", environ["PLAYERS_PORT"], "--db", str(database)]
     children.start("players", players, environ)
     answers(children, f"http://127.0.0.1:{environ['PLAYERS_PORT']}/health")
     compile_protos()
-    game = [sys.executable, "-m", "demo.game", "--port", environ["GAME_PORT"]]
-    game += ["--gateway", f"127.0.0.1:{environ['API_PORT']}"]
+    game = [sys.executable, "-m", "demo.game", "--port", environ["GAME_PORT"], "--gateway", ",".join(gateways)]
     children.start("game", game, environ)
     listens(children, int(environ["GAME_PORT"]))
-    # No pid file: several demos can run in one folder.
-    gateway = [str(BIN / "twistd"), "-n", "--pidfile=", "gateway", "--config", CONFIG]
-    children.start("gateway", gateway, environ)
-    answers(children, f"http://127.0.0.1:{environ['GATEWAY_PORT']}/ready")
 
 
 def listens(children: Children, port: int) -> None:

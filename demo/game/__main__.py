@@ -29,8 +29,13 @@ def main() -> int:
     Serve; return the exit code.
     """
     parser = argparse.ArgumentParser(prog="demo.game", description="Connect Four tables behind gRPC.")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=7100)
-    parser.add_argument("--gateway", default="", help="HOST:PORT of its server API, to publish tables through")
+    parser.add_argument(
+        "--gateway",
+        default="",
+        help="HOST:PORT of its server API, to publish tables through; of several instances, with commas between",
+    )
     options = parser.parse_args()
 
     def log(line: str) -> None:
@@ -41,7 +46,7 @@ def main() -> int:
     tables = Tables()
     publisher: Publisher | None = None
     if options.gateway:
-        publisher = Publisher(options.gateway, os.environ.get("GAME_KEY", KEY), log)
+        publisher = Publisher(options.gateway.split(","), os.environ.get("GAME_KEY", KEY), log)
         tell = publisher.tell
         tables.watch(lambda table: tell(shown(table), tables.version))
         publisher.start()
@@ -52,17 +57,17 @@ def main() -> int:
     service = f"{DOMAIN}.GameService"
     reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        port = server.add_insecure_port(f"127.0.0.1:{options.port}")
+        port = server.add_insecure_port(f"{options.host}:{options.port}")
     except RuntimeError:
         port = 0
     if not port:
-        print(f"game: port {options.port} of 127.0.0.1 cannot be listened on", file=sys.stderr)
+        print(f"game: port {options.port} of {options.host} cannot be listened on", file=sys.stderr)
         return 1
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopping.set())
     server.start()
-    log(f"game: listening on 127.0.0.1:{port}")
+    log(f"game: listening on {options.host}:{port}")
     stopping.wait()
     server.stop(GRACE_S).wait()
     if publisher is not None:

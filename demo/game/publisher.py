@@ -3,7 +3,8 @@ Tells the gateway what has changed: each table to those who watch it, and a line
 
 From a thread of its own, because a game must not wait for anybody who watches. Of what could not be
 told yet only the newest is kept: a table's version says which state is newer, and the gateway leaves
-out what is older than what it has.
+out what is older than what it has. So an instance that does not answer is no trouble: the same is told
+to the next one, and what both heard is published once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -23,6 +25,9 @@ __all__ = ["Publisher"]
 
 TIMEOUT_S = 2.0
 AGAIN_S = 0.5
+_NOT_NOW = 100
+"""An error that may be over when the same is tried again: Redis is away, say."""
+_OPTIONS = (("grpc.max_reconnect_backoff_ms", 1000),)
 _LOBBY = ("tableId", "name", "phase", "red", "yellow", "version")
 
 
@@ -31,14 +36,14 @@ class Publisher:
     A thread that publishes tables through the gateway's server API.
 
     Args:
-        address: Of the server API over gRPC.
+        addresses: Of the server API over gRPC, of each instance; any of them will do.
         key: One with the scope ``publish``.
     """
 
-    def __init__(self, address: str, key: str, log: Callable[[str], None]) -> None:
-        self._channel = grpc.insecure_channel(address)
+    def __init__(self, addresses: Sequence[str], key: str, log: Callable[[str], None]) -> None:
+        self._channels = [grpc.insecure_channel(address, _OPTIONS) for address in addresses]
         stub: Any = api_pb2_grpc.GatewayApiStub  # generated without types
-        self._api = stub(self._channel)
+        self._apis = deque(stub(channel) for channel in self._channels)
         self._metadata = (("x-api-key", key),)
         self._log = log
         # Versions start over with this process; a new epoch says that they do.
@@ -62,7 +67,8 @@ class Publisher:
             self._stopping = True
             self._came.notify()
         self._thread.join(TIMEOUT_S)
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def tell(self, message: Any, lobby_version: int) -> None:
         """
@@ -85,16 +91,24 @@ class Publisher:
             for table, lobby_version in tables.values():
                 self._add(request, f"table:{table['tableId']}", table, int(table["version"]))
                 self._add(request, "lobby", {name: table[name] for name in _LOBBY if name in table}, lobby_version)
-            try:
-                reply = self._api.Batch(request, metadata=self._metadata, timeout=TIMEOUT_S)
-            except grpc.RpcError as error:
-                self._log(f"game: the gateway was not told: {error.code().name}; trying again")
+            if not self._told(request):
                 self._keep(tables)
                 time.sleep(AGAIN_S)
+
+    def _told(self, request: Any) -> bool:
+        """Tell the first instance that answers; whether one did, and could do it."""
+        for _ in range(len(self._apis)):
+            try:
+                reply = self._apis[0].Batch(request, metadata=self._metadata, timeout=TIMEOUT_S)
+            except grpc.RpcError as error:
+                self._log(f"game: a gateway was not told: {error.code().name}; trying again")
+                self._apis.rotate(-1)
                 continue
-            for each in reply.result.replies:
-                if each.HasField("error"):
-                    self._log(f"game: the gateway refused: {each.error.message}")
+            refused = [each.error for each in reply.result.replies if each.HasField("error")]
+            for why in refused:
+                self._log(f"game: the gateway refused: {why.message}")
+            return all(why.code != _NOT_NOW for why in refused)
+        return False
 
     def _add(self, request: Any, channel: str, data: dict[str, Any], version: int) -> None:
         publish = request.commands.add().publish

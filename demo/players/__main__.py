@@ -36,7 +36,8 @@ def main() -> int:
     Serve; return the exit code.
     """
     parser = argparse.ArgumentParser(prog="demo.players", description="Players' profiles over HTTP.")
-    parser.add_argument("--port", type=int, default=7001, help="on 127.0.0.1; 0: any that is free")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=7001, help="0: any that is free")
     parser.add_argument("--db", type=Path, default=Path("players.sqlite3"), help="the database file")
     options = parser.parse_args()
 
@@ -51,7 +52,7 @@ def main() -> int:
     site = LoggingSite(players_site(reactor, profiles, threads))
 
     def listening(port: Any) -> None:
-        print(f"players: listening on 127.0.0.1:{port.getHost().port}, profiles in {options.db}", flush=True)
+        print(f"players: listening on {options.host}:{port.getHost().port}, profiles in {options.db}", flush=True)
 
     def cannot(failure: Failure) -> None:
         error = failure.value
@@ -60,7 +61,7 @@ def main() -> int:
 
     def start() -> None:
         threads.start()
-        endpoint = TCP4ServerEndpoint(reactor, options.port, backlog=4096, interface="127.0.0.1")
+        endpoint = TCP4ServerEndpoint(reactor, options.port, backlog=4096, interface=options.host)
         endpoint.listen(site).addCallbacks(listening, cannot)
 
     reactor.callWhenRunning(start)

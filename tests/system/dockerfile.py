@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-__all__ = ["Dockerfile", "Instruction", "read_dockerfile"]
+__all__ = ["Dockerfile", "Instruction", "ignored", "read_dockerfile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,25 @@ class Dockerfile:
     def of(self, name: str) -> list[Instruction]:
         """Return the instructions called *name* of the image."""
         return [each for each in self.image if each.name == name]
+
+    def copied(self) -> list[str]:
+        """Return every path that COPY takes from the context."""
+        copies = [each for each in (*self.build, *self.image) if each.name == "COPY" and "from" not in each.flags]
+        return [source for each in copies for source in each.words[:-1]]
+
+
+def ignored(path: str, ignore: Path) -> bool:
+    """
+    Whether the .dockerignore *ignore* keeps *path* out of the context: the last pattern that fits decides.
+    """
+    out = False
+    for line in ignore.read_text().splitlines():
+        pattern = line.strip()
+        if pattern and not pattern.startswith("#"):
+            name = pattern.lstrip("!").rstrip("/")
+            if any(fnmatch(part, name) for part in (path, path.split("/", 1)[0])):
+                out = not pattern.startswith("!")
+    return out
 
 
 def read_dockerfile(path: Path) -> Dockerfile:

@@ -12,11 +12,10 @@ import re
 import shlex
 import subprocess
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from tests.system.dockerfile import read_dockerfile
+from tests.system.dockerfile import ignored, read_dockerfile
 from tests.system.installation import ROOT, Installation
 from tests.system.processes import config, environment, eventually, run, running
 
@@ -35,27 +34,13 @@ def variables() -> dict[str, str]:
     return dict(word.split("=", 1) for each in DOCKERFILE.of("ENV") for word in each.words)
 
 
-def ignored(path: str) -> bool:
-    """Whether .dockerignore keeps *path* out of the context: the last pattern that fits decides."""
-    out = False
-    for line in (ROOT / ".dockerignore").read_text().splitlines():
-        pattern = line.strip()
-        if pattern and not pattern.startswith("#"):
-            name = pattern.lstrip("!").rstrip("/")
-            if any(fnmatch(part, name) for part in (path, path.split("/", 1)[0])):
-                out = not pattern.startswith("!")
-    return out
-
-
 def test_what_is_copied_is_there() -> None:
     """
     Every path that COPY takes from the checkout exists, is in git, and is part of the context.
     """
-    for each in (*DOCKERFILE.build, *DOCKERFILE.image):
-        if each.name == "COPY" and "from" not in each.flags:
-            for source in each.words[:-1]:
-                assert (ROOT / source).exists(), source
-                assert not ignored(source), source
+    for source in DOCKERFILE.copied():
+        assert (ROOT / source).exists(), source
+        assert not ignored(source, ROOT / ".dockerignore"), source
 
 
 def test_image_takes_what_the_build_made(installed: Installation) -> None:
