@@ -10,12 +10,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 __all__ = ["Children"]
 
 STOP_S = 40.0
 """How long one may take to end after TERM; a gateway may drain for 30 s."""
+
+LAST_LINES = 5
 
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl
@@ -27,10 +30,12 @@ class Children:
 
     Args:
         folder: Where they run.
+        logs: Where what each writes goes, into a file of its name; None: to where we write.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, logs: Path | None = None) -> None:
         self._folder = folder
+        self._logs = logs
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def start(self, name: str, command: Sequence[str], environ: dict[str, str]) -> None:
@@ -45,16 +50,30 @@ class Children:
             if os.getppid() != parent:
                 os._exit(1)
 
-        process = subprocess.Popen(
-            command,
-            cwd=self._folder,
-            env=os.environ | environ,
-            stdin=subprocess.DEVNULL,
-            # A Ctrl-C is for the parent, which stops its children one after another.
-            start_new_session=True,
-            preexec_fn=in_child,  # noqa: PLW1509  # this process has one thread
-        )
+        with ExitStack() as opened:
+            out = opened.enter_context((self._logs / f"{name}.log").open("ab")) if self._logs is not None else None
+            process = subprocess.Popen(
+                command,
+                cwd=self._folder,
+                env=os.environ | environ,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                # A Ctrl-C is for the parent, which stops its children one after another.
+                start_new_session=True,
+                preexec_fn=in_child,  # noqa: PLW1509  # this process has one thread
+            )
         self._running.append((name, process))
+
+    def said(self, name: str) -> str:
+        """
+        Say where what one wrote can be read: the end of its log, or above.
+        """
+        if self._logs is None:
+            return "above"
+        log = self._logs / f"{name}.log"
+        last = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
+        return "\n  ".join((f"in {log}:", *last))
 
     def ended(self) -> str:
         """

@@ -55,11 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     asked = options("demo.cluster", "Two gateways behind haproxy, with Redis, until Ctrl-C.", PORTS, arguments)
     signals()
-    children = Children(ROOT)
+    logs = asked.data / "cluster"
+    logs.mkdir(parents=True, exist_ok=True)
+    for old in logs.glob("*.log"):
+        old.unlink()
+    children = Children(ROOT, logs)
     try:
-        environ = {name: str(settle(name, getattr(asked, name.lower()))) for name, _ in PORTS}
+        environ = {name: str(settle(name, getattr(asked, name.lower()), "make demo-cluster")) for name, _ in PORTS}
         start(children, asked.data, environ)
-        print(invitation(children, environ), flush=True)
+        print(invitation(children, environ, logs), flush=True)
         watch(children, environ)
     except CannotStart as no:
         print(f"demo: {no}", file=sys.stderr, flush=True)
@@ -82,21 +86,19 @@ def start(children: Children, data: Path, environ: dict[str, str]) -> None:
     missing = [program for program in PROGRAMS if _found(program) is None]
     if missing:
         raise CannotStart(f"missing: {' '.join(missing)}. On Debian, as root: apt-get install {' '.join(missing)}")
-    data.mkdir(parents=True, exist_ok=True)
     redis = [str(_found("redis-server")), "--port", environ["REDIS_PORT"], "--bind", "127.0.0.1"]
     # In memory alone: what is played here may be forgotten.
     redis += ["--save", "", "--appendonly", "no", "--dir", str(data), "--loglevel", "warning"]
-    children.start("redis", redis, environ)
+    children.start("redis", redis, {})
     listens(children, int(environ["REDIS_PORT"]))
     backends(children, data, environ, [f"127.0.0.1:{environ[f'API{number}_PORT']}" for number in INSTANCES])
     for number in INSTANCES:
         instance(children, number, environ)
     for number in INSTANCES:
         answers(children, f"http://127.0.0.1:{environ[f'GATEWAY{number}_PORT']}/ready")
-    haproxy = [str(_found("haproxy")), "-db", "-f", "deploy/haproxy.cfg"]
     children.start(
         "haproxy",
-        haproxy,
+        [str(_found("haproxy")), "-db", "-f", "deploy/haproxy.cfg"],
         {
             "HAPROXY_CLIENTS": f"127.0.0.1:{environ['GATEWAY_PORT']}",
             "HAPROXY_STATS": f"127.0.0.1:{environ['BALANCER_PORT']}",
@@ -129,7 +131,7 @@ def watch(children: Children, environ: dict[str, str]) -> NoReturn:
         if ended:
             number = ended.removeprefix("gateway-")
             if number not in INSTANCES:
-                raise CannotStart(f"{ended} ended by itself; what it said last stands above")
+                raise CannotStart(f"{ended} ended by itself; what it said last stands {children.said(ended)}")
             code = children.bury(ended)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
             print(f"demo: {ended} {how}; it is started again in {AGAIN_S:.0f} s", flush=True)
@@ -141,7 +143,7 @@ def watch(children: Children, environ: dict[str, str]) -> NoReturn:
         time.sleep(0.1)
 
 
-def invitation(children: Children, environ: dict[str, str]) -> str:
+def invitation(children: Children, environ: dict[str, str], logs: Path) -> str:
     """
     Say what can be tried.
     """
@@ -157,7 +159,8 @@ The cluster runs.
   http://127.0.0.1:{environ["GATEWAY_PORT"]}   the game: open it in two windows and play; haproxy gives each window an instance
   http://127.0.0.1:{environ["BALANCER_PORT"]}   haproxy's view of the instances
 {rows}
-  redis      127.0.0.1:{environ["REDIS_PORT"]}: redis-cli -p {environ["REDIS_PORT"]} monitor
+  redis-cli -p {environ["REDIS_PORT"]} monitor    what they keep in Redis
+  tail -f {logs}/*.log    what they all say
 
 In another terminal, while two play:
 

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start(children, asked.data, environ)
         print(invitation(environ), flush=True)
         ended = children.wait()
-        raise CannotStart(f"{ended} ended by itself; what it said last stands above")
+        raise CannotStart(f"{ended} ended by itself; what it said last stands {children.said(ended)}")
     except CannotStart as no:
         print(f"demo: {no}", file=sys.stderr, flush=True)
         return 1
@@ -97,7 +97,7 @@ def signals() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def settle(name: str, port: int) -> int:
+def settle(name: str, port: int, command: str = "make demo") -> int:
     """
     Return *port*, or a free one for 0.
 
@@ -108,7 +108,7 @@ def settle(name: str, port: int) -> int:
         return free_port()
     why = taken(port)
     if why:
-        raise CannotStart(f"port {port} of 127.0.0.1 cannot be used: {why}. With another one: {name}=… make demo")
+        raise CannotStart(f"port {port} of 127.0.0.1 cannot be used: {why}. With another one: {name}=… {command}")
     return port
 
 
@@ -152,7 +152,7 @@ def listens(children: Children, port: int) -> None:
     while time.monotonic() < deadline:
         ended = children.ended()
         if ended:
-            raise CannotStart(f"{ended} did not start; it says why above")
+            raise CannotStart(f"{ended} did not start; it says why {children.said(ended)}")
         try:
             socket.create_connection(("127.0.0.1", port), timeout=2.0).close()
         except OSError:
@@ -170,7 +170,7 @@ def answers(children: Children, url: str) -> None:
     while time.monotonic() < deadline:
         ended = children.ended()
         if ended:
-            raise CannotStart(f"{ended} did not start; it says why above")
+            raise CannotStart(f"{ended} did not start; it says why {children.said(ended)}")
         try:
             with _open(url, timeout=2.0) as answer:
                 answer.read()
