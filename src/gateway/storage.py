@@ -80,7 +80,7 @@ class Storage:
         self._redis = connect(
             reactor,
             section,
-            tls=lambda host: client_options(section.tls, host),
+            tls=lambda host: client_options(section.tls, host, ()),
             random=random.random,
             fresh=_fresh,
             event=self._event,

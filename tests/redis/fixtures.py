@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import pytest_twisted
 from tests.redis.server import RedisServer
 
 from gateway.config.store_section import Store
+from gateway.upstream.tls import client_options
 
-__all__ = ["link", "redis", "redis_server"]
+__all__ = ["least_rights", "link", "redis", "redis_server"]
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +26,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server = RedisServer(tmp_path_factory.mktemp("redis")).start()
     yield server
     server.stop()
+
+
+def least_rights(prefix: str) -> list[str]:
+    """Return what docs/redis.md says that an ACL user needs, for keys that begin with *prefix*."""
+    page = Path(__file__).parent.parent.parent.joinpath("docs", "redis.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("ACL SETUSER gateway on >secret ")]
+    return line.removeprefix("ACL SETUSER gateway on >secret ").replace("gateway:", prefix).split()
 
 
 async def link(url: str, prefix: str = "", **settings: Any) -> Any:
@@ -40,10 +49,11 @@ async def link(url: str, prefix: str = "", **settings: Any) -> Any:
 
     events: list[tuple[str, dict[str, Any]]] = settings.pop("events", [])
     within_s: float = settings.pop("within_s", 5.0)
+    section = Store(url=url, prefix=prefix or "t" + secrets.token_hex(4), **{"timeout_s": 1.0, **settings})
     made = connect(
         reactor,
-        Store(url=url, prefix=prefix or "t" + secrets.token_hex(4), **{"timeout_s": 1.0, **settings}),
-        tls=lambda host: None,
+        section,
+        tls=lambda host: client_options(section.tls, host, ()),
         random=random.random,
         fresh=lambda: secrets.token_hex(4),
         event=lambda name, fields: events.append((name, fields)),

@@ -7,10 +7,13 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests.web.certificates import Made
 
 from demo.ports import free_port
 
@@ -28,20 +31,24 @@ class RedisServer:
         options: More of its command line: ``["--appendonly", "yes"]``.
         port: Its TCP port; a free one if it is not said.
         password: What ``ask`` says first.
+        tls: It speaks TLS alone, with this certificate.
     """
 
-    def __init__(self, folder: Path, options: Sequence[str] = (), port: int = 0, password: str = "") -> None:
+    def __init__(
+        self, folder: Path, options: Sequence[str] = (), port: int = 0, *, password: str = "", tls: Made | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.options = list(options)
         self.port = port or free_port()
         self.password = password
+        self.tls = tls
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where it is, for ``[store]``."""
-        return f"redis://127.0.0.1:{self.port}"
+        return f"{'rediss' if self.tls else 'redis'}://127.0.0.1:{self.port}"
 
     def start(self) -> RedisServer:
         """
@@ -49,7 +56,12 @@ class RedisServer:
         """
         program = shutil.which("redis-server")
         assert program, "redis-server is missing; on Debian, as root: apt-get install redis-server"
-        command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        command = [program, "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        if self.tls is None:
+            command += ["--port", str(self.port)]
+        else:
+            command += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            command += ["--tls-cert-file", str(self.tls.certificate), "--tls-key-file", str(self.tls.key)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--appendonly", "no", *self.options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -77,12 +89,20 @@ class RedisServer:
         """
         Send one command on a connection of its own; return the first 64 KiB of the raw answer.
         """
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with self._connected() as connection:
             if self.password:
                 connection.sendall(_encoded(("AUTH", self.password)))
                 connection.recv(65536)
             connection.sendall(_encoded(command))
             return connection.recv(65536)
+
+    def _connected(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        if self.tls is None:
+            return connection
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        return trusting.wrap_socket(connection)
 
     def pause(self) -> None:
         """Let it hang: it keeps its connections and answers nothing."""

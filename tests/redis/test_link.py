@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from tests.redis.fixtures import link
+from tests.redis.fixtures import least_rights, link
 from tests.redis.server import RedisServer
 from tests.web.harness import pause
 from twisted.internet.defer import CancelledError, Deferred
@@ -227,6 +227,34 @@ async def test_who_we_are(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="WRONGPASS"):
         await link(server.url, username="gate", password=Secret("wrong"), events=events, within_s=1.0)
     assert [name for name, _ in events] == ["store.lost"]
+    server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_least_rights(tmp_path: Path) -> None:
+    """
+    A user with the rights that are documented is served, and refused what is not its own; what it may not ask is not promised.
+    """
+    server = RedisServer(tmp_path, ["--appendonly", "yes", "--appendfsync", "always"]).start()
+    account: dict[str, Any] = {"username": "gate", "password": Secret("secret")}
+    for less in ((), ("-config|get",)):
+        server.ask("ACL", "SETUSER", "gate", "on", ">secret", *least_rights("mine:"), *less)
+        redis = await link(server.url, "mine", **account)
+        try:
+            await redis.call("SET", redis.keys.one("k"), 1)
+            for refused in (("GET", "other:1:{k}"), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "SET", "save", "")):
+                with pytest.raises(RedisRefused, match="NOPERM"):
+                    await redis.call(*refused)
+            with pytest.raises(RedisRefused, match="NOPERM"):
+                await redis.subscribe("other:1:{k}", Hearing())
+            before = redis.chain
+            server.kill()
+            server.start()
+            server.ask("ACL", "SETUSER", "gate", "on", ">secret", *least_rights("mine:"), *less)
+            await until(lambda: redis.losses and redis.available)  # noqa: B023
+            assert (redis.chain == before) is (not less)
+        finally:
+            await redis.stop()
     server.stop()
 
 

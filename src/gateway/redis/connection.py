@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import hiredis
+from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol
 
+from gateway.net.tls_faults import tls_fault
 from gateway.ports.realtime import StoreUnavailable
 from gateway.redis.errors import RedisRefused, error_of
 
@@ -234,7 +237,8 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
 
     def connectionLost(self, why: Any) -> None:
         """Tell everybody who waits."""
-        reason = self._reason or str(getattr(why, "value", why))
+        error = getattr(why, "value", why)
+        reason = self._reason or (tls_fault(error) if isinstance(error, (SSL.Error, VerificationError)) else str(error))
         self._reason = reason
         super().connectionLost(why)
         for call in (self._flushing, self._watching):

@@ -22,10 +22,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gateway.core.message import CHUNKED, Header, ResponseHead
+from gateway.net.tls_faults import tls_fault
 from gateway.net.transports import pending_bytes
 from gateway.upstream.call import Call
 from gateway.upstream.response import FRAMING, Framing, Unclear, check_interim, final_head, head_bytes, stays_open
-from gateway.upstream.tls import tls_fault
 
 if TYPE_CHECKING:
     from gateway.upstream.pool import Pool

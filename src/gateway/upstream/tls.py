@@ -1,30 +1,33 @@
 """
-TLS towards backends: verified by service-identity, with our certificate where one is asked for.
+TLS towards backends and stores: verified by service-identity, with our certificate where one is asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from OpenSSL import crypto
 from OpenSSL.SSL import Error
-from service_identity import VerificationError
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 from gateway.config.sections import UpstreamTls
 
-__all__ = ["client_options", "tls_factory", "tls_fault"]
+__all__ = ["client_options", "tls_factory"]
 
 
-def client_options(section: UpstreamTls, host: str) -> Any:
+def client_options(section: UpstreamTls, host: str, protocols: Sequence[bytes] = (b"http/1.1",)) -> Any:
     """
     Make the creator of client connections to *host*.
 
-    TLS 1.2 at least, the name verified (``server_name`` or *host*, an address as an address),
-    ALPN ``http/1.1``. The certificate's file may hold the chain above it, too.
+    TLS 1.2 at least, the name verified (``server_name`` or *host*, an address as an address).
+    The certificate's file may hold the chain above it, too.
+
+    Args:
+        protocols: Offered by ALPN.
 
     Raises:
         OSError: a file cannot be read.
@@ -46,7 +49,7 @@ def client_options(section: UpstreamTls, host: str) -> Any:
         section.server_name or host,
         trustRoot=trust,
         clientCertificate=own,
-        acceptableProtocols=[b"http/1.1"],
+        acceptableProtocols=list(protocols) or None,
         extraCertificateOptions={"extraCertChain": chain} if chain else None,
     )
 
@@ -61,18 +64,6 @@ def tls_factory(options: Any, factory: IProtocolFactory, clock: IReactorTime) ->
     wrapped = TLSMemoryBIOFactory(options, True, factory, clock)
     wrapped.protocol = TLSMemoryBIOProtocol
     return wrapped
-
-
-def tls_fault(error: BaseException | None) -> str:
-    """
-    Say in a few words why a handshake failed, for the log.
-    """
-    if isinstance(error, VerificationError):
-        return "the certificate is for another name"
-    if isinstance(error, Error) and error.args and error.args[0]:
-        first = error.args[0][0] if isinstance(error.args[0], list) else error.args
-        return f"TLS: {first[-1]}"
-    return f"TLS: {type(error).__name__}"
 
 
 def _certificates(file: Path) -> list[Certificate]:
