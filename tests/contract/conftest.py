@@ -5,7 +5,7 @@ The stores under contract: each fixture gives every implementation in turn.
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_twisted
@@ -202,15 +202,16 @@ class Results:
     pass_time: Callable[[float], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "redis"])
 def results(request: pytest.FixtureRequest) -> Results:
+    if request.param == "redis":
+        from gateway.redis.idempotency import RedisIdempotency
+
+        redis = request.getfixturevalue("redis")
+        return Results(RedisIdempotency(redis), RedisIdempotency(redis), _wait)
     clock = Clock()
-
-    async def pass_time(seconds: float) -> None:
-        clock.advance(seconds)
-
     store = MemoryIdempotency(lambda: 1.8e9 + clock.seconds())
-    return Results(store, store, pass_time)
+    return Results(store, store, _advancing(clock))
 
 
 @dataclass
@@ -224,12 +225,28 @@ class Limits:
     pass_time: Callable[[float], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "redis"])
 def limits(request: pytest.FixtureRequest) -> Limits:
     clock = Clock()
+    local = MemoryLimiter(clock.seconds)
+    if request.param == "redis":
+        from twisted.internet import reactor  # pytest-twisted has installed one.
 
+        from gateway.redis.limits import RedisLimiter
+
+        redis, here = request.getfixturevalue("redis"), cast(Any, reactor)
+        return Limits(RedisLimiter(redis, here, local), RedisLimiter(redis, here, local), _wait)
+    return Limits(local, local, _advancing(clock))
+
+
+def _advancing(clock: Clock) -> Callable[[float], Awaitable[None]]:
     async def pass_time(seconds: float) -> None:
         clock.advance(seconds)
 
-    limiter = MemoryLimiter(clock.seconds)
-    return Limits(limiter, limiter, pass_time)
+    return pass_time
+
+
+async def _wait(seconds: float) -> None:
+    from twisted.internet import reactor  # pytest-twisted has installed one.
+
+    await deferLater(reactor, seconds)

@@ -7,7 +7,9 @@ from math import inf
 import pytest_twisted
 from tests.contract.conftest import Limits
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
 
+from gateway.memory.limits import MemoryLimiter
 from gateway.ports.limits import Charge, Quota
 
 HOURLY = Quota("hourly", 1, 3600.0, burst=100)
@@ -84,3 +86,23 @@ async def test_any_key(limits: Limits) -> None:
     for name, key in (("a", "b:c"), ("a:b", "c"), ("a", "{b}"), ("a", "}{"), ("\u20ac", "\n\x00")):
         verdicts = [(await limits.one.spend([Charge(Quota(name, 1, 60.0), key)]))[0] for _ in range(2)]
         assert [verdict.allowed for verdict in verdicts] == [True, False]
+
+
+@pytest_twisted.ensureDeferred
+async def test_memory_is_bounded() -> None:
+    """
+    In memory a bounded number of keys is kept, those charged last; what may spend all again is not kept.
+    """
+    clock = Clock()
+    limiter, quota = MemoryLimiter(clock.seconds, most_keys=1000), Quota("q", 2, 60.0)
+    for number in range(5000):
+        [verdict] = await limiter.spend([Charge(quota, str(number))])
+        assert verdict.remaining == 1
+        [again] = await limiter.spend([Charge(quota, str(max(0, number - 200)))])
+        assert again.remaining == 0
+        assert len(limiter) <= 1000
+    await limiter.spend([Charge(quota, "refused", 3)])
+    before = len(limiter)
+    clock.advance(121)
+    await limiter.spend([Charge(quota, "4999", 3)])
+    assert len(limiter) <= before

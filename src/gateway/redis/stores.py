@@ -9,11 +9,12 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from gateway.ports.realtime import IdempotencyStore, PresenceStore
+from gateway.ports.realtime import PresenceStore
 from gateway.ports.stores import Stores
 from gateway.redis.broker import RedisBroker
 from gateway.redis.bus import RedisBus
 from gateway.redis.client import Store
+from gateway.redis.idempotency import RedisIdempotency
 from gateway.redis.instances import RedisInstances
 from gateway.redis.outbox import RedisOutbox
 from gateway.redis.sessions import RedisSessions
@@ -30,7 +31,6 @@ def redis_stores(
     failed: Callable[[str, Failure], None],
     odd: Callable[[str], None],
     presence: PresenceStore,
-    idempotency: IdempotencyStore,
 ) -> Stores:
     """
     Make one of each.
@@ -50,7 +50,7 @@ def redis_stores(
         broker=RedisBroker(redis, wall, fresh, odd),
         presence=presence,
         sessions=RedisSessions(redis),
-        idempotency=idempotency,
+        idempotency=RedisIdempotency(redis),
         bus=RedisBus(redis, clock, living, failed),
         instances=instances,
         events=RedisOutbox(redis, "events"),
