@@ -8,7 +8,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 
 from gateway.ports.instances import Standing
 
-LEASE_S = 0.6
+LEASE_S = 0.8
 
 
 async def live(halls: Halls, seconds: float, *names: str) -> None:
@@ -18,6 +18,19 @@ async def live(halls: Halls, seconds: float, *names: str) -> None:
     for _ in range(round(seconds / 0.15)):
         await halls.pass_time(0.15)
         await gatherResults([ensureDeferred(halls.instances.beat(name, LEASE_S)) for name in names])
+
+
+async def claimed(halls: Halls, dead: str, *by: str, living: tuple[str, ...] = ()) -> str:
+    """
+    Let *by* try to claim until one has; return who. However slow the machine, never two at once.
+    """
+    for _ in range(100):
+        claims = await gatherResults([ensureDeferred(halls.instances.claim(dead, each, 5.0)) for each in by])
+        assert claims.count(True) <= 1
+        if True in claims:
+            return by[claims.index(True)]
+        await live(halls, 0.15, *by, *living)
+    raise AssertionError("nobody could")
 
 
 @pytest_twisted.ensureDeferred
@@ -31,7 +44,7 @@ async def test_who_is_announced_lives_while_it_beats(halls: Halls) -> None:
     await registry.announce("b", LEASE_S)
     assert await registry.beat("a", LEASE_S) is Standing.OK
     assert [(peer.instance, peer.living) for peer in await registry.peers()] == [("a", True), ("b", True)]
-    await live(halls, 0.9, "a")
+    await live(halls, 1.2, "a")
     a, b = await registry.peers()
     assert (a.living, b.living) == (True, False)
     assert a.seen_at > b.seen_at
@@ -49,12 +62,10 @@ async def test_one_survivor_claims(halls: Halls) -> None:
         await registry.announce(name, LEASE_S)
     await live(halls, 0.3, "b", "c", "d")
     assert not await registry.claim("a", "b", 5.0)
-    await live(halls, 0.6, "b", "c", "d")
     names = ["b", "c", "d"]
-    claims = await gatherResults([ensureDeferred(registry.claim("a", by, 5.0)) for by in names])
-    assert claims.count(True) == 1
-    winner = names[claims.index(True)]
-    loser = names[claims.index(False)]
+    winner = await claimed(halls, "a", *names)
+    loser = "c" if winner == "b" else "b"
+    assert not await registry.claim("a", loser, 5.0)
     assert await registry.claim("a", winner, 5.0)
     assert await registry.beat("a", LEASE_S) is Standing.CLAIMED
     assert {peer.instance: peer.claimed_by for peer in await registry.peers()}["a"] == winner
@@ -73,11 +84,10 @@ async def test_a_claim_lapses_as_well(halls: Halls) -> None:
     registry = halls.instances
     for name in ("a", "b", "c"):
         await registry.announce(name, LEASE_S)
-    await live(halls, 0.9, "b", "c")
+    await claimed(halls, "a", "b", living=("c",))
     assert await registry.claim("a", "b", LEASE_S)
     assert not await registry.claim("a", "c", LEASE_S)
-    await live(halls, 0.9, "b", "c")
-    assert await registry.claim("a", "c", LEASE_S)
+    await claimed(halls, "a", "c", living=("b",))
     assert not await registry.claim("a", "b", LEASE_S)
     assert not await registry.finish("a", "b")
 
@@ -96,9 +106,9 @@ async def test_nobody_is_claimed_right_after_an_outage(halls: Halls) -> None:
     assert not await registry.claim("b", "a", 5.0)
     await live(halls, 0.3, "a", "b")
     assert not await registry.claim("dead", "a", 5.0)
-    await live(halls, 0.6, "a", "b")
     assert not await registry.claim("b", "a", 5.0)
-    assert await registry.claim("dead", "a", 5.0)
+    assert await claimed(halls, "dead", "a", living=("b",)) == "a"
+    assert not await registry.claim("b", "a", 5.0)
 
 
 @pytest_twisted.ensureDeferred
@@ -109,11 +119,11 @@ async def test_only_the_living_claim(halls: Halls) -> None:
     registry = halls.instances
     for name in ("a", "b", "c"):
         await registry.announce(name, LEASE_S)
-    await live(halls, 0.9, "c")
+    await live(halls, 1.2, "c")
     assert not await registry.claim("a", "b", 5.0)
     assert not await registry.claim("a", "nobody", 5.0)
     assert not await registry.claim("nobody", "c", 5.0)
-    assert await registry.claim("b", "c", 5.0)
+    assert await claimed(halls, "b", "c") == "c"
     assert not await registry.claim("a", "b", 5.0)
 
 
@@ -130,5 +140,4 @@ async def test_leaving_and_being_adopted(halls: Halls) -> None:
     assert [peer.instance for peer in await registry.peers()] == ["a", "c"]
     await live(halls, 0.45, "a")
     await registry.adopt("c", LEASE_S)
-    await live(halls, 0.45, "a")
-    assert await registry.claim("c", "a", 5.0)
+    assert await claimed(halls, "c", "a") == "a"

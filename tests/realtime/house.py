@@ -32,12 +32,14 @@ from gateway.memory.stores import memory_stores
 from gateway.node.client import Client
 from gateway.node.realtime import RealtimeNode
 from gateway.node.rulebook import Rulebook
+from gateway.node.sessions import SessionEvents
 from gateway.ports.backends import Facts
 from gateway.ports.clients import ClientSide, Opening
 from gateway.ports.cluster import ClusterBus
 from gateway.ports.dialect import Dialect
 from gateway.ports.identity import Revocations
 from gateway.ports.sessions import SessionRecord
+from gateway.ports.stores import Stores
 from gateway.telemetry.realtime import RealtimeMetrics
 from gateway.telemetry.tally import Tally
 
@@ -286,6 +288,8 @@ class House:
         answers: What backends answer, by ``http`` path or ``call`` of the configuration.
     """
 
+    tells: SessionEvents | None = None
+
     def __init__(self, text: str, answers: Mapping[str, Any] | None = None, *, base: str = BASE) -> None:
         self.clock = Clock()
         self.config: Config = parse(base + text, str(Path.cwd() / "test.toml"), {})
@@ -309,6 +313,10 @@ class House:
     def make_bus(self) -> ClusterBus:
         """The bus of a node that is being made."""
         return MemoryBus(self.cluster, self.clock, lambda name, failure: failure.raiseException())
+
+    def stores_of(self, stores: Stores) -> Stores:
+        """The stores of one more node."""
+        return stores
 
     def backend(self, call: BackendCall, roots: frozenset[str]) -> Asked:
         """The backend of a call of the configuration."""
@@ -341,14 +349,17 @@ class House:
             rules=Rulebook(config.channels, config.rpc, self.backend),
             hooks=hooks,
             conn_infos=info,
-            stores=replace(
-                self.stores, broker=MemoryBroker(self.channels), presence=MemoryPresence(self.attendance), bus=bus
+            stores=self.stores_of(
+                replace(
+                    self.stores, broker=MemoryBroker(self.channels), presence=MemoryPresence(self.attendance), bus=bus
+                )
             ),
             store=config.store,
             authenticator=Tokens(self.wall, self.revocations),
             revocations=self.revocations,
             metrics=RealtimeMetrics(CollectorRegistry(), Tally("auth_failures", "", ("reason",))),
             log=structlog.get_logger(),
+            events=self.tells,
             witnesses=(self.witness,),
         )
         node.start()

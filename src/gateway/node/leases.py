@@ -106,6 +106,7 @@ class Keeper:
         self.living: Sequence[str] = ()
         self.claimed = 0
         self._beating = False
+        self._announces = False
         self._beat_at = self._look_at = 0.0
         self._orphans_at = clock.seconds() + ORPHANS_LEASES * lease_s
         self._claims: dict[str, Deferred[Any]] = {}
@@ -143,7 +144,10 @@ class Keeper:
         if standing is Standing.UNKNOWN:
             await self._registry.announce(self.instance, self._lease_s)
             self._event("instance.announced", instance=self.instance, sessions=len(self._sessions.held))
+            self._announces = True
+        if self._announces:
             await self._sessions.announce_anew()
+            self._announces = False
         self._sessions.ready = True
         self._beat_at = self._clock.seconds() + self._beat_s
         for dead in list(self._claims):
@@ -156,8 +160,7 @@ class Keeper:
         self._event(
             "instance.claimed_by_others", before=before, instance=self.instance, clients=len(self._sessions.held)
         )
-        self._sessions.ready = False
-        self._sessions.instance = self.instance
+        self._sessions.begin_anew(self.instance)
         for dead in list(self._claims):
             self._give_up(dead)
         await self._anew(self.instance)

@@ -27,6 +27,7 @@ NOTES_S: Final = 0.5
 """How soon a change of subscriptions stands in the notes of sessions."""
 
 SWEEP_S: Final = 1.0
+_USUAL: Final = frozenset(("instance.announced", "instance.tidied"))
 AGAIN_S: Final = 0.5
 
 
@@ -148,4 +149,5 @@ class Membership:
         self._node.metrics.session_steps_lost.inc(kind, why)
 
     def _event(self, name: str, **fields: Any) -> None:
-        self._node.log.warning(name, **fields)
+        log = self._node.log
+        (log.info if name in _USUAL else log.warning)(name, **fields)

@@ -8,11 +8,12 @@ both are compared and what differs is mended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from gateway.core.partitions import PARTITIONS, partition_of
+from gateway.node.together import together
 from gateway.ports.sessions import Event, SessionRecord, SessionStore
 
 __all__ = ["Accord", "Held"]
@@ -82,12 +83,26 @@ class Accord:
         self._note = note
         self._started = started
         self._taken = taken
+        self._lately: dict[str, tuple[SessionRecord, float, float]] = {}
         self._strange: dict[str, str] = {}
         self._next = 0
 
-    async def announce(self, instance: str) -> None:
+    def lost(self, record: SessionRecord, now: float, window_s: float) -> None:
         """
-        Write every session that is held here, where the store does not have it.
+        Remember a session whose connection was lost here at *now*, as long as it may be resumed.
+        """
+        lately = self._lately
+        while lately and next(iter(lately.values()))[2] <= now:
+            del lately[next(iter(lately))]
+        lately.pop(record.id, None)
+        lately[record.id] = (record, now, now + window_s)
+
+    async def announce(self, instance: str, seconds: Callable[[], float]) -> None:
+        """
+        Write every session that is held here, or was until lately, where the store does not have it.
+
+        Args:
+            seconds: A monotonic clock.
 
         Raises:
             StoreUnavailable: not all were written.
@@ -95,19 +110,40 @@ class Accord:
         records = list(self._held)
         for begin in range(0, len(records), RESTORED):
             await self._restore(instance, records[begin : begin + RESTORED])
+        now = seconds()
+        lately = [(record, at, until) for record, at, until in self._lately.values() if until > now]
+        for begin in range(0, len(lately), RESTORED):
+            some = lately[begin : begin + RESTORED]
+            there = await together(self._store.get(record.id) for record, _, _ in some)
+            gone = [each for each, found in zip(some, there, strict=True) if found is None]
+            refused = await self._write(instance, [record for record, _, _ in gone])
+            await together(
+                self._store.suspend(record.id, record.client, until - at, cause="lost", ago_s=seconds() - at)
+                for record, at, until in gone
+                if record.id not in refused
+            )
+
+    def begin_anew(self) -> None:
+        """
+        Sessions that were lost here are no longer ours to speak of.
+        """
+        self._lately.clear()
 
     async def _restore(self, instance: str, records: Sequence[SessionRecord]) -> None:
         mine = {record.id: record for record in records if self._held.has(record)}
-        if not mine:
-            return
-        refused = await self._store.restore(
+        for session in await self._write(instance, list(mine.values())):
+            self._lose(mine[session])
+
+    async def _write(self, instance: str, records: Sequence[SessionRecord]) -> Collection[str]:
+        """Write *records* as open; return those that are somebody else's."""
+        if not records:
+            return ()
+        return await self._store.restore(
             [
                 (replace(record, instance=instance, note=self._note(record.client)), self._started(record))
-                for record in mine.values()
+                for record in records
             ]
         )
-        for session in refused:
-            self._lose(mine[session])
 
     async def audit(self, instance: str, window_s: float) -> None:
         """

@@ -14,16 +14,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Literal
 
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.python.failure import Failure
-
+from gateway.node.together import together
 from gateway.ports.realtime import StoreUnavailable
 from gateway.ports.sessions import Contested, Event, SessionRecord, SessionStore
 
 __all__ = ["Journal", "Step"]
 
-AT_ONCE: Final = 500
-"""Steps that are written together."""
+AT_ONCE: Final = 100
+"""Steps that are written together: few enough that how long ago they were made still holds when they arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +101,7 @@ class Journal:
         by_session: dict[str, list[Step]] = {}
         for step in steps:
             by_session.setdefault(step.record.id, []).append(step)
-        results = await DeferredList(
-            [Deferred.fromCoroutine(self._in_turn(some, instance)) for some in by_session.values()], consumeErrors=True
-        )
-        for _, failure in results:
-            if isinstance(failure, Failure):
-                failure.raiseException()
+        await together(self._in_turn(some, instance) for some in by_session.values())
 
     async def _in_turn(self, steps: Sequence[Step], instance: str) -> None:
         for step in steps:

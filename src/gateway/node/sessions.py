@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -21,6 +21,7 @@ from gateway.core.partitions import ID_BITS, partition_for, session_id
 from gateway.node.background import Background
 from gateway.node.session_accord import Accord, Held
 from gateway.node.session_journal import Journal, Step
+from gateway.node.together import together
 from gateway.ports.realtime import StoreUnavailable
 from gateway.ports.sessions import Event, Opened, SessionRecord, SessionStore
 
@@ -182,9 +183,7 @@ class Sessions:
             )
             if isinstance(found, Opened):
                 return found
-            held = await gatherResults(
-                [Deferred.fromCoroutine(_awaited(self._holds(rival))) for rival in found.rivals], consumeErrors=True
-            )
+            held = await together(_answered(self._holds(rival)) for rival in found.rivals)
             gone = [rival for rival, holds in zip(found.rivals, held, strict=True) if not holds]
             # Of several whose holders are gone one goes on; the others are ended with their instance.
             over = gone[0] if gone else None
@@ -196,6 +195,8 @@ class Sessions:
         A connection was lost: keep its session for a while.
         """
         self.held.drop(record)
+        if self.ready:
+            self._accord.lost(record, self._clock.seconds(), self.window_s)
         step = Step("suspend", record, self._clock.seconds(), cause="lost", window_s=self.window_s)
         if self._writes():
             try:
@@ -261,6 +262,14 @@ class Sessions:
             self._told(record, record.cause, record.seen_at)
         return bool(ended)
 
+    def begin_anew(self, instance: str) -> None:
+        """
+        Go on as *instance*: the others have ended the one before. Nothing is written until they know this one.
+        """
+        self.ready = False
+        self.instance = instance
+        self._accord.begin_anew()
+
     async def announce_anew(self) -> None:
         """
         Write every session that is held here, where the store does not have it: it may have lost what it had.
@@ -268,7 +277,7 @@ class Sessions:
         Raises:
             StoreUnavailable: not all were written.
         """
-        await self._accord.announce(self.instance)
+        await self._accord.announce(self.instance, self._clock.seconds)
 
     async def settled(self, within_s: float) -> bool:
         """
@@ -295,7 +304,7 @@ class Sessions:
             witness.ended(record, cause, ended_at)
 
 
-async def _awaited(asked: Awaitable[bool]) -> bool:
+async def _answered(asked: Awaitable[bool]) -> bool:
     try:
         return await asked
     except CancelledError:
