@@ -9,7 +9,7 @@ from tests.contract.conftest import Halls
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from gateway.core.partitions import PARTITIONS, partition_for, partition_of, session_id
-from gateway.ports.sessions import Contested, Event, Opened, SessionRecord
+from gateway.ports.sessions import MOST_OF_DEVICE, Contested, Event, Opened, SessionRecord
 
 ALL = range(PARTITIONS)
 
@@ -69,7 +69,8 @@ async def test_many_that_return_at_once_are_one_winner(halls: Halls) -> None:
     """
     first = await opened(halls, record(1))
     await halls.sessions.suspend(first.id, "c1", 30.0, cause="lost")
-    results = await gatherResults([ensureDeferred(halls.sessions.open(record(number))) for number in range(2, 12)])
+    several = [record(number, instance=f"i{number}") for number in range(2, 12)]
+    results = await gatherResults([ensureDeferred(halls.sessions.open(mine)) for mine in several])
     (winner,) = [result for result in results if isinstance(result, Opened)]
     assert winner.goes_on
     rivals = [rival for result in results if isinstance(result, Contested) for rival in result.rivals]
@@ -79,16 +80,33 @@ async def test_many_that_return_at_once_are_one_winner(halls: Halls) -> None:
 @pytest_twisted.ensureDeferred
 async def test_an_open_session_is_contested(halls: Halls) -> None:
     """
-    Whoever opens beside an open session of the device is told of it; nothing is opened until it is known to be held.
+    Whoever opens beside an open session that another instance has of the device is told of it.
+
+    Nothing is opened until it is known to be held; what the same instance has is held.
     """
     first = await opened(halls, record(1))
-    result = await halls.sessions.open(record(2))
+    assert (await opened(halls, record(9))).id == record(9).id
+    assert await halls.sessions.close(record(9).id, "c9")
+    result = await halls.sessions.open(record(2, instance="i2"))
     assert isinstance(result, Contested)
     assert [(rival.id, rival.instance, rival.client) for rival in result.rivals] == [(first.id, "i1", "c1")]
     assert await halls.sessions.get(record(2).id) is None
-    second = await opened(halls, record(2), beside=[first.id])
+    second = await opened(halls, record(2, instance="i2"), beside=[first.id])
     assert second.id == record(2).id
-    assert (await opened(halls, record(3), resume=False)).id == record(3).id
+    assert (await opened(halls, record(3, instance="i3"), resume=False)).id == record(3).id
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_a_device_with_very_many_sessions_the_newest_count(halls: Halls) -> None:
+    """
+    Thousands under one token cost no more than the newest few: one of those goes on, an older one does not.
+    """
+    mine = [await opened(halls, record(number)) for number in range(1, MOST_OF_DEVICE + 11)]
+    oldest, newest = mine[0], mine[-1]
+    await halls.sessions.suspend(oldest.id, oldest.client, 30.0, cause="lost")
+    assert (await opened(halls, record(500))).id == record(500).id
+    await halls.sessions.suspend(newest.id, newest.client, 30.0, cause="lost")
+    assert (await opened(halls, record(501))).id == newest.id
 
 
 @pytest_twisted.ensureDeferred

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from gateway.core.partitions import PARTITIONS, partition_of
 from gateway.memory.outbox import MemoryOutbox
-from gateway.ports.sessions import Audit, Contested, Event, Opened, SessionRecord
+from gateway.ports.sessions import MOST_OF_DEVICE, Audit, Contested, Event, Opened, SessionRecord
 
 __all__ = ["MemorySessions"]
 
@@ -57,7 +58,8 @@ class MemorySessions:
             return Opened(there, goes_on=False)
         now = self._wall()
         rivals = []
-        for session in reversed(self._devices.get((record.user, record.device), {}) if resume else {}):
+        newest = reversed(self._devices.get((record.user, record.device), {}) if resume else {})
+        for session in islice(newest, MOST_OF_DEVICE):
             earlier = self._records[session]
             until = self._until.get(session)
             if until is not None:
@@ -66,7 +68,7 @@ class MemorySessions:
             elif over is not None and session == over.id and earlier.client == over.client:
                 self._owe(earlier, now)
                 return self._go_on(earlier, record, now - ago_s, resumed)
-            elif session not in beside:
+            elif session not in beside and earlier.instance != record.instance:
                 rivals.append(earlier)
         if rivals:
             return Contested(rivals)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 __all__ = [
+    "MOST_OF_DEVICE",
     "Audit",
     "Backlog",
     "Contested",
@@ -25,6 +26,10 @@ __all__ = [
     "SessionRecord",
     "SessionStore",
 ]
+
+
+MOST_OF_DEVICE: Final = 64
+"""The newest sessions of a device; older ones are not gone on with. Whoever opens thousands under one token pays for these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +195,7 @@ class SessionStore(Protocol):
         Args:
             record: Its ``started_at``, ``seen_at`` and ``cause`` are not looked at.
             ago_s: It began so many seconds ago, while the store was away.
-            beside: Open sessions of the device that are known to be held.
+            beside: Open sessions of the device that are known to be held; those of the same instance always are.
             over: An open session whose holder is gone: taken over if it still has that client, and its
                 note put into the outbox of what is owed.
             resume: Whether earlier sessions of the device are looked at: not if the client was told its session

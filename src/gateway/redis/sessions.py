@@ -13,7 +13,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from gateway.core.partitions import PARTITIONS, partition_of
-from gateway.ports.sessions import Audit, Contested, Event, Opened, SessionRecord
+from gateway.ports.sessions import MOST_OF_DEVICE, Audit, Contested, Event, Opened, SessionRecord
 from gateway.redis.client import Store
 from gateway.redis.connection import Part, all_of
 from gateway.redis.outbox import MOST_EVENTS
@@ -69,7 +69,7 @@ class RedisSessions:
                 *(record.id, record.instance, record.client, device_of(record), body_of(record), facts_of(record)),
                 *(record.note, _ms(ago_s), int(resume)),
                 *((over.id, over.client) if over is not None else ("", "")),
-                *(event.id, event.data, resumed.id, resumed.data, self._most),
+                *(event.id, event.data, resumed.id, resumed.data, self._most, MOST_OF_DEVICE),
                 *beside,
             ],
         )

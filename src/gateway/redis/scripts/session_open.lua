@@ -3,9 +3,9 @@
 --       5 events (stream), 6 owed (stream), 7 overflow (hash: how many did not fit)
 -- ARGV  1 id, 2 instance, 3 client, 4 device's digest or empty, 5 body, 6 facts, 7 note, 8 ms ago, 9 1 if earlier ones are looked at,
 --       10 session to take over by force, 11 its client, 12 event's id, 13 its data, 14 and 15 the same if one goes on,
---       16 most events, 17... open sessions that are known to be held
+--       16 most events, 17 most sessions of a device, 18... open sessions that are known to be held
 -- Returns {"new" or "goes on", id, record} or {"contested", id, record, ...}
--- Cost  O(sessions of the device)
+-- Cost  O(the newest sessions of the device)
 -- A record: state, instance, client, seen, until, cause, start, device between tabs; body, facts, note on lines of their own.
 local PARTS = "^(.)\t([^\t]*)\t([^\t]*)\t(%d*)\t(%d*)\t([^\t]*)\t(%d*)\t([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$"
 local time = redis.call("TIME")
@@ -34,7 +34,7 @@ if there then
   return { "new", ARGV[1], there }
 end
 local beside = {}
-for i = 17, #ARGV do
+for i = 18, #ARGV do
   beside[ARGV[i]] = true
 end
 local ids = device ~= "" and redis.call("HGET", KEYS[4], device) or ""
@@ -50,7 +50,7 @@ for id in string.gmatch(ARGV[9] == "1" and ids or "", "%S+") do
     if goes_on then
       redis.call("ZREM", KEYS[3], instance .. "\t" .. id)
       tell(KEYS[6], "owed", note ~= "" and client or "", id, now, note)
-    elseif not beside[id] then
+    elseif not beside[id] and instance ~= ARGV[2] then
       table.insert(rivals, id)
       table.insert(rivals, earlier)
     end
@@ -72,7 +72,8 @@ redis.call("HSET", KEYS[1], ARGV[1], mine)
 redis.call("ZADD", KEYS[3], 0, ARGV[2] .. "\t" .. ARGV[1])
 if device ~= "" then
   -- The newest first: it is the one that a device comes back to.
-  redis.call("HSET", KEYS[4], device, ids == "" and ARGV[1] or ARGV[1] .. " " .. ids)
+  local newest = string.sub(ids, 1, (tonumber(ARGV[17]) - 1) * (#ARGV[1] + 1) - 1)
+  redis.call("HSET", KEYS[4], device, newest == "" and ARGV[1] or ARGV[1] .. " " .. newest)
 end
 tell(KEYS[5], "events", ARGV[12], ARGV[1], began, ARGV[13])
 return { "new", ARGV[1], mine }
