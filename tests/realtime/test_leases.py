@@ -311,6 +311,21 @@ def test_a_connection_whose_session_was_taken_is_closed() -> None:
     assert len(house.ends(bob)) == 1
 
 
+@pytest.mark.parametrize(("beat", "lease"), [("1s", "3s"), ("500ms", "1500ms"), ("300ms", "900ms")])
+def test_beats_come_in_time_however_short(beat: str, lease: str) -> None:
+    """
+    The shortest lease that is allowed: nobody who lives is claimed, and the dead are claimed within it and a tick.
+    """
+    house = Neighbours(f'[store]\nbeat = "{beat}"\nlease = "{lease}"\n')
+    dying = house.add()
+    house.pass_time(20, 0.05)
+    house.kill(dying)
+    lease_s = house.config.store.lease_s
+    house.pass_time(lease_s + 0.3, 0.05)
+    assert house.node.membership.keeper.claimed == 1
+    assert house.node.instance == "node-1"
+
+
 def test_the_work_is_shared_by_the_living() -> None:
     """
     Each partition falls to one of the instances that live, whoever comes and dies.

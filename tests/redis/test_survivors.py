@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from tests.redis.instances import LEASE_S, WINDOW_S, Town, until
+from tests.realtime.neighbours import Telling
+from tests.redis.instances import LEASE_S, WINDOW_S, Instance, Town, until
 from tests.redis.server import RedisServer
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import deferLater
 
+from gateway.core.partitions import PARTITIONS
 from gateway.node.leases import Lost
 from gateway.ports.instances import Standing
 
@@ -97,6 +99,33 @@ async def test_mixed_endings_end_once(town: Town) -> None:
     assert {causes[0] for causes in ends.values()} == {b"closed", b"lost", b"instance_lost"}
     assert await town.left() == set()
     assert len(known) > 1000
+
+
+@pytest_twisted.ensureDeferred
+async def test_survivors_that_disagree_about_who_sweeps(town: Town) -> None:
+    """
+    Two that both find the same 1,000 sessions due and lost end each of them once.
+    """
+    one, two, dying = await town.add(), await town.add(), await town.add()
+    records = await all_of(dying.connect(f"user{number}") for number in range(1000))
+    await dying.pause()
+    for at in (one, two):
+        await at.pause()
+    now = time.time()
+    moved = await all_of(at.store.lose(dying.name, now - 1.0, now, limit=3) for at in (one, two) * 20)
+    assert sum(moved) == 1000
+
+    async def sweep(at: Instance) -> int:
+        ended = 0
+        while due := await at.store.lapsing(range(PARTITIONS), 5):
+            events = [(record, Telling().ended(record, record.cause)) for record in due]
+            ended += len(await at.store.lapse(events))
+        return ended
+
+    assert sum(await all_of(sweep(at) for at in (one, two))) == 1000
+    ends = await town.ends()
+    assert set(ends) == {record.id for record in records}
+    assert {tuple(causes) for causes in ends.values()} == {(b"instance_lost",)}
 
 
 @pytest_twisted.ensureDeferred

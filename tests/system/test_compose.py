@@ -128,7 +128,7 @@ def test_a_drain_has_its_time(mounted: Config) -> None:
     checks = re.search(r"inter (\d+)ms .*fall (\d+)", HAPROXY.read_text())
     assert checks is not None
     assert mounted.min_drain_s > int(checks[1]) * int(checks[2]) / 1000
-    assert mounted.store.lease_s >= 2 * mounted.store.beat_s
+    assert mounted.store.lease_s >= 3 * mounted.store.beat_s
 
 
 def test_haproxy_takes_its_configuration() -> None:

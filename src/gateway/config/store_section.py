@@ -37,7 +37,9 @@ class Store:
     )
     lease_s: float = field(
         default=15.0,
-        metadata=_("An instance silent this long is dead: others end its sessions. At least twice `beat`.", least=0.1),
+        metadata=_(
+            "An instance silent this long is dead: others end its sessions. At least three times `beat`.", least=0.1
+        ),
     )
     journal: int = field(
         default=100_000,

@@ -30,7 +30,7 @@ GRACE_S: Final = 5.0
 """A session of a dead instance may be resumed at least this long after its lease ended, if it may be resumed at all."""
 
 TICK_S: Final = 0.25
-"""How late a beat or a claim may be."""
+"""How late a claim may be, and how far off its time a beat."""
 
 ORPHANS_LEASES: Final = 4
 """After so many leases somebody looks for what is held by an instance that nobody knows."""
@@ -105,6 +105,7 @@ class Keeper:
         self.instance = sessions.instance
         self.living: Sequence[str] = ()
         self.claimed = 0
+        self._tick_s = min(TICK_S, beat_s / 4)
         self._beating = False
         self._announces = False
         self._beat_at = self._look_at = 0.0
@@ -116,7 +117,7 @@ class Keeper:
         """
         Beat at once, and go on.
         """
-        self._background.every("lease.tick", min(TICK_S, self._beat_s / 2), self._tick)
+        self._background.every("lease.tick", self._tick_s, self._tick)
         self._tick()
 
     def _tick(self) -> None:
@@ -125,14 +126,21 @@ class Keeper:
             self._background.spawn("lease.beat", self._turn(now >= self._beat_at))
 
     async def _turn(self, beats: bool) -> None:
-        """Beat if it is time, and look after the others. What fails is tried again with the next tick."""
+        """Beat if it is time, and look after the others. While the store is away this is tried with every tick."""
         self._beating = True
+        # By the tick and not by the answer: beats would come later and later, and look like pauses.
+        now = self._clock.seconds()
+        beat_at, look_at = self._beat_at, self._look_at
+        self._look_at = now + self._beat_s
+        if beats:
+            self._beat_at = now + self._beat_s - self._tick_s / 2
         try:
             if beats and not await self._beat():
+                self._beat_at = beat_at
                 return
             await self._look()
         except StoreUnavailable:
-            return
+            self._beat_at, self._look_at = beat_at, look_at
         finally:
             self._beating = False
 
@@ -149,7 +157,6 @@ class Keeper:
             await self._sessions.announce_anew()
             self._announces = False
         self._sessions.ready = True
-        self._beat_at = self._clock.seconds() + self._beat_s
         for dead in list(self._claims):
             if not await self._registry.claim(dead, self.instance, self._lease_s):
                 self._give_up(dead)

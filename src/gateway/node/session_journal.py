@@ -75,6 +75,9 @@ class Journal:
             self.gaps = True
             self._lost(step.kind, "overflow")
         else:
+            if step.kind != "open":
+                # The rest is of no use any more, and is most of what waiting costs.
+                step = replace(step, record=replace(step.record, facts={}, note=b""))
             self._steps.append(step)
 
     async def write(self, instance: str) -> None:

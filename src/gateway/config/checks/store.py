@@ -28,10 +28,10 @@ def check(config: Config, walk: Walk) -> None:
         return
     if not _prefix(section.prefix):
         walk.fault(("store", "prefix"), "letters, digits and _ . : - only, at most 64: it begins every key")
-    if section.lease_s < 2 * section.beat_s:
+    if section.lease_s < 3 * section.beat_s:
         walk.fault(
             ("store", "lease"),
-            f"is less than two beats ({format_duration(2 * section.beat_s)}): one that comes late would end all sessions",
+            f"is less than three beats ({format_duration(3 * section.beat_s)}): one that comes late would end all sessions",
         )
     if (section.tls.certificate_file is None) != (section.tls.key_file is None):
         walk.fault(("store", "tls"), "certificate_file and key_file belong together")
