@@ -26,6 +26,12 @@ class Store:
     )
     username: str | None = field(default=None, metadata=_("The ACL user; without it Redis's default one."))
     password: Secret | None = field(default=None, metadata=_("Its password."))
+    sentinel_username: str | None = field(
+        default=None, metadata=_("The ACL user at the sentinels, which have users of their own.")
+    )
+    sentinel_password: Secret | None = field(
+        default=None, metadata=_("Its password; without one the sentinels ask for none.")
+    )
     prefix: str = field(
         default="gateway", metadata=_("First part of every key and topic: tells installations in one Redis apart.")
     )

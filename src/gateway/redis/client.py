@@ -103,6 +103,18 @@ class Store(Protocol):
         """Have *watcher* told of losses and returns from now on."""
 
 
+class Guide(Protocol):
+    """
+    Who knows where the master is.
+    """
+
+    def start(self, moved: Callable[[str], None]) -> None:
+        """Look, and call *moved* with the reason when another is master."""
+
+    async def stop(self) -> None:
+        """Look no more."""
+
+
 class Outages:
     """
     Whom losses and returns are told to, once each.
@@ -172,7 +184,7 @@ class Redis:
 
     Args:
         endpoint: Leads to the server that is master now.
-        alone: No other server takes its place: its restarts may lose nothing.
+        guide: Knows where *endpoint* leads; without one it is always the same server, whose restarts may lose nothing.
         random: Evenly from 0 to 1.
         fresh: Makes a name nobody else makes.
         event: Called with the name and fields of what operators should know.
@@ -185,12 +197,13 @@ class Redis:
         account: Account,
         keys: Keys,
         *,
-        alone: bool,
+        guide: Guide | None = None,
         random: Callable[[], float],
         fresh: Callable[[], str],
         event: Callable[[str, dict[str, Any]], None],
     ) -> None:
         self.keys = keys
+        self._guide = guide
         self._event = event
         self._outages = Outages(event)
         self._lineage = Lineage(keys.one("lineage"), fresh, reactor.seconds)
@@ -204,13 +217,15 @@ class Redis:
             down=self._outages.down,
             moved=_never_moves,
             odd=self._outages.odd,
-            alone=alone,
+            alone=guide is None,
         )
 
     def start(self) -> None:
         """
         Begin to connect; what is asked before it is done fails.
         """
+        if self._guide is not None:
+            self._guide.start(self._master.drop)
         self._master.start()
 
     async def stop(self) -> None:
@@ -219,12 +234,8 @@ class Redis:
         """
         self._outages.stop()
         await self._master.stop()
-
-    def drop(self, reason: str) -> None:
-        """
-        Connect anew, perhaps elsewhere.
-        """
-        self._master.drop(reason)
+        if self._guide is not None:
+            await self._guide.stop()
 
     @property
     def available(self) -> bool:

@@ -15,6 +15,7 @@ from gateway.core.store_url import read_store_url
 from gateway.redis.client import Redis
 from gateway.redis.keys import Keys
 from gateway.redis.master import Account
+from gateway.redis.sentinel import Sentinels
 
 __all__ = ["connect"]
 
@@ -50,6 +51,8 @@ def connect(
         plain: IStreamClientEndpoint = HostnameEndpoint(reactor, host.encode(), port, timeout=CONNECT_S)
         return wrapClientTLS(tls(host), plain) if url.tls else plain
 
+    if url.hosts:
+        endpoint(*url.hosts[0])  # What cannot be read of [store.tls] is told now.
     common: dict[str, Any] = {
         "random": random,
         "fresh": fresh,
@@ -57,7 +60,12 @@ def connect(
     }
     keys = Keys(section.prefix, url.database)
     if url.kind == "single":
-        return Redis(reactor, endpoint(*url.hosts[0]), account, keys, alone=True, **common)
+        return Redis(reactor, endpoint(*url.hosts[0]), account, keys, **common)
     if url.kind == "unix":
-        return Redis(reactor, UNIXClientEndpoint(reactor, url.path, CONNECT_S), account, keys, alone=True, **common)
+        return Redis(reactor, UNIXClientEndpoint(reactor, url.path, CONNECT_S), account, keys, **common)
+    if url.kind == "sentinel":
+        secret = section.sentinel_password.reveal() if section.sentinel_password is not None else None
+        theirs = Account(section.sentinel_username, secret, timeout_s=section.timeout_s)
+        sentinels = Sentinels(reactor, url.hosts, url.service, theirs, endpoint, random=random)
+        return Redis(reactor, sentinels, account, keys, guide=sentinels, **common)
     raise ValueError(f"{section.url} is not a Redis")

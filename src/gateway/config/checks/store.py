@@ -35,5 +35,7 @@ def check(config: Config, walk: Walk) -> None:
         )
     if (section.tls.certificate_file is None) != (section.tls.key_file is None):
         walk.fault(("store", "tls"), "certificate_file and key_file belong together")
+    if url.kind != "sentinel" and (section.sentinel_password is not None or section.sentinel_username is not None):
+        walk.fault(("store", "url"), "sentinel_username and sentinel_password are for redis+sentinel:// alone")
     if not url.shared and (section.password is not None or section.username is not None):
         walk.fault(("store", "url"), "memory:// asks for no password; which Redis is meant?")
