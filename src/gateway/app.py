@@ -159,7 +159,7 @@ class Gateway:
         self.load_revocations(config)
         self.keys.start()
         self.backends.prepare(config.upstream)()
-        await self.calls.start(config.upstream)
+        await self.calls.start(config.upstream, self.part.descriptors)
         mounts, change_live = self.compiled(config, self.calls.schemas())
         change_live()
         await self.storage.start()

@@ -98,6 +98,7 @@ def makeService(options: Options) -> IService:
         SystemExit: with every fault of the configuration, one a line.
     """
     from gateway.config.load import ConfigErrors, parse, read
+    from gateway.workers.worker import spawner
 
     path = Path(options["config"]).absolute()
     try:
@@ -119,25 +120,18 @@ def makeService(options: Options) -> IService:
     terminal = log_path is None and os.isatty(1)
     pretty = config.log.format == "pretty" or (config.log.format == "auto" and terminal)
 
+    spawn = None if turns is None else spawner(reactor, sink, turns, os.environ)
+
     def make(logs: Logs, _: Callable[[], None]) -> Instance:
         # Imported in here, so that whatever goes wrong is told: twistd's standard error is a log by now.
-        if turns is None:
+        if spawn is None:
             from gateway.app import Gateway
 
             return Gateway(reactor, config, path, logs)
         from gateway.workers.parent import Parent
-        from gateway.workers.worker import spawner
 
-        return Parent(
-            reactor,
-            text,
-            config,
-            path,
-            logs,
-            spawner(reactor, sink, turns, os.environ),
-            reactor_name=parent.get("reactor") or "",
-            log_path=log_path,
-        )
+        name = parent.get("reactor") or ""
+        return Parent(reactor, text, config, path, logs, spawn, reactor_name=name, log_path=log_path)
 
     logs = Logs(sink, pretty=pretty, level=config.log.level)
     if several:

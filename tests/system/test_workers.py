@@ -21,6 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.redis.server import RedisServer
 from tests.system.backend import Backend
 from tests.system.processes import Answer, Running, alive, ask, config, eventually, run, running, token
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 KEY = "a-key-of-the-system-tests"
 ADMIN = f'[[admin.key]]\nname = "test"\nsecret = "{KEY}"\nscopes = ["*"]\n'
@@ -136,6 +138,96 @@ def test_a_dead_worker_comes_back(twistd: str, gateway: str, backend: Backend, s
         for _ in range(40):
             ask(served.port, "/api/again", bearer=bearer)
         eventually("both serve", lambda: served_by(served, "/api/again") == {"1", "2"})
+
+
+ROOM = """
+[[websocket]]
+path = "/ws"
+
+[channels.lobby]
+subscribe = "authenticated"
+"""
+
+
+class Guest:
+    """A real-time client of a worker, subscribed to the lobby."""
+
+    def __init__(self, served: Running, user: str, bearer: str) -> None:
+        self.user = user
+        self.socket = connect(f"ws://127.0.0.1:{served.port}/ws", proxy=None, legacy=True)
+        self.socket.send(json.dumps({"id": 1, "connect": {"token": bearer}}))
+        self.instance = str(self.read()["connect"]["node"])
+        self.socket.send(json.dumps({"id": 2, "subscribe": {"channel": "lobby"}}))
+        self.read(lambda said: said.get("id") == 2)
+
+    def read(self, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
+        """Return the next that is *wanted*, of what comes within 20 s."""
+        deadline = time.monotonic() + 20
+        while True:
+            for line in str(self.socket.recv(max(0.1, deadline - time.monotonic()))).splitlines():
+                said: dict[str, Any] = json.loads(line)
+                if wanted(said):
+                    return said
+
+    def hears(self) -> Any:
+        """The data of the next publication."""
+        return self.read(lambda said: "pub" in said.get("push", {}))["push"]["pub"]["data"]
+
+
+def guests(served: Running, gateway: str, folder: Path) -> list[Guest]:
+    """One client at each of two workers."""
+    found: dict[str, Guest] = {}
+    for number in range(60):
+        user = f"user{number}"
+        guest = Guest(served, user, token(gateway, folder, "--claim", f"sub={user}"))
+        if guest.instance in found:
+            guest.socket.close()
+        found.setdefault(guest.instance, guest)
+        if len(found) == 2:
+            break
+    assert len(found) == 2
+    return list(found.values())
+
+
+def order(served: Running, name: str, **params: Any) -> Any:
+    """What the parent's server API answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.admin, timeout=30)
+    connection.request("POST", f"/api/{name}", json.dumps(params), {"X-API-Key": KEY})
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer
+
+
+def test_operations_at_the_parent(twistd: str, gateway: str, store: str, tmp_path: Path) -> None:
+    """
+    What is ordered at the parent is done at every worker: a publication is heard by all, everybody is counted, and found.
+    """
+    with several(twistd, tmp_path, store + ROOM) as served:
+        here = guests(served, gateway, tmp_path)
+        assert {guest.instance for guest in here} == {worker["instance"] for worker in status(served)}
+        assert "error" not in order(served, "publish", channel="lobby", data={"round": 1})
+        assert [guest.hears() for guest in here] == [{"round": 1}] * 2
+        nodes = {node["uid"]: node["num_clients"] for node in order(served, "info")["result"]["nodes"]}
+        assert sorted(nodes.values()) == [0, 1, 1]
+        for guest in here:
+            order(served, "disconnect", user=guest.user)
+            with pytest.raises(ConnectionClosed):
+                guest.hears()
+
+
+def test_a_dead_worker_s_affairs_are_taken_over_at_once(twistd: str, gateway: str, store: str, tmp_path: Path) -> None:
+    """
+    The parent knows that a worker is dead, so others tidy up after its instance long before its lease would lapse.
+    """
+    slow = store + 'lease = "10m"\nbeat = "500ms"\n'
+    with several(twistd, tmp_path, slow + ROOM) as served:
+        here = guests(served, gateway, tmp_path)
+        dead = next(worker for worker in status(served) if worker["instance"] == here[0].instance)
+        os.kill(dead["pid"], signal.SIGKILL)
+        assert served.hear("instance.tidied")["tidied"] == dead["instance"]
+        assert len({event["worker"] for event in served.events("instance.lost")}) == 1
+        for guest in here:
+            guest.socket.close()
 
 
 def slowly(served: Running, bearer: str, path: str, answers: list[Answer]) -> threading.Thread:

@@ -34,7 +34,7 @@ class House:
         self.end_s = end_s
         self.text = "text"
         self.lines: list[tuple[str, dict[str, Any]]] = []
-        self.ends: list[tuple[int, str]] = []
+        self.ends: list[tuple[int, str, bool]] = []
         self.draws: list[float] = []
         self.worker = Worker(1, self, self.spawn, start_s=start_s)
         self.seen: list[int] = []
@@ -58,10 +58,10 @@ class House:
         return made
 
     def begin(self, number: int) -> Begin:
-        return Begin(number, "gateway.toml", self.text, "", None, False, b"", b"")
+        return Begin(number, "gateway.toml", self.text, "", None, False, b"", {}, b"")
 
-    def counted(self, number: int, how: str) -> None:
-        self.ends.append((number, how))
+    def died(self, number: int, how: str, instance: str) -> None:
+        self.ends.append((number, how, bool(self.seen) and instance == f"i-{self.seen[-1]}"))
 
     def crashed(self, name: str, failure: Failure) -> None:
         raise AssertionError(failure)
@@ -135,7 +135,7 @@ async def test_who_dies_again_and_again_is_waited_for_longer() -> None:
     died = house.told("worker.died")
     assert [each["status"] for each in died] == ["SIGKILL", "SIGKILL", "exit 3", "SIGKILL"]
     assert [each["again_in_s"] for each in died] == [0.01, 0.02, 0.04, 0.08]
-    assert house.ends == [(1, "signal"), (1, "signal"), (1, "exit"), (1, "signal")]
+    assert house.ends == [(1, "signal", True), (1, "signal", True), (1, "exit", False), (1, "signal", True)]
     assert (house.worker.ends, house.worker.last_end) == (4, "SIGKILL")
     await house.worker.end()
 

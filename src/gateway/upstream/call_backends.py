@@ -7,7 +7,7 @@ at a reload what it told before is kept, and it is asked again in the background
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,12 +23,15 @@ REFLECTION_S = 10.0
 
 
 class _Known:
-    __slots__ = ("schema", "section", "upstream")
+    __slots__ = ("files", "schema", "section", "upstream")
 
-    def __init__(self, section: Upstream, upstream: GrpcUpstream, schema: Schema | None) -> None:
+    def __init__(
+        self, section: Upstream, upstream: GrpcUpstream, schema: Schema | None, files: Sequence[bytes] = ()
+    ) -> None:
         self.section = section
         self.upstream = upstream
         self.schema = schema
+        self.files = files
 
 
 class CallBackends:
@@ -53,9 +56,12 @@ class CallBackends:
         self._changed = changed
         self._known: dict[str, _Known] = {}
 
-    async def start(self, sections: Iterable[Upstream]) -> None:
+    async def start(self, sections: Iterable[Upstream], told: Mapping[str, Sequence[bytes]] | None = None) -> None:
         """
         Open the channels and learn what the backends can be asked.
+
+        Args:
+            told: What backends told another process of this gateway, by upstream; those are not asked.
 
         Raises:
             SchemaError: descriptors cannot be had.
@@ -64,7 +70,17 @@ class CallBackends:
         change()
         for known in self._known.values():
             if known.schema is None and known.section.reflection:
-                known.schema = await self._reflected(known)
+                files = (told or {}).get(known.section.name)
+                if files is not None:
+                    known.files, known.schema = files, schema_from_files(files)
+                else:
+                    known.schema = await self._reflected(known)
+
+    def told(self) -> dict[str, Sequence[bytes]]:
+        """
+        What backends told of themselves, for another process; see ``start``.
+        """
+        return {name: known.files for name, known in self._known.items() if known.files}
 
     def prepare(
         self, sections: Iterable[Upstream], *, ask: bool = True
@@ -89,10 +105,11 @@ class CallBackends:
             before = self._known.get(section.name)
             schema = load_schema(section.descriptors) if section.descriptors is not None else None
             if before is not None and before.section == section:
-                built[section.name] = _Known(section, before.upstream, schema or before.schema)
+                built[section.name] = _Known(section, before.upstream, schema or before.schema, before.files)
                 continue
             upstream = GrpcUpstream(section, self._reactor, self._random, self._metrics, self._changed)
-            built[section.name] = known = _Known(section, upstream, schema or (before.schema if before else None))
+            earlier, files = (before.schema, before.files) if before is not None else (None, ())
+            built[section.name] = known = _Known(section, upstream, schema or earlier, files)
             new.append(known)
         unknown = [name for name, known in built.items() if ask and known.schema is None and known.section.reflection]
         if unknown:
@@ -126,9 +143,12 @@ class CallBackends:
 
     async def _reflected(self, known: _Known) -> Schema:
         try:
-            return schema_from_files(await known.upstream.reflect(REFLECTION_S))
+            files = await known.upstream.reflect(REFLECTION_S)
+            schema = schema_from_files(files)
         except SchemaError as error:
             raise SchemaError(f"upstream {known.section.name!r}: {error}") from error
+        known.files = files
+        return schema
 
     def upstream(self, name: str) -> GrpcUpstream:
         """

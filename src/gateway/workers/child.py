@@ -48,7 +48,7 @@ class Child:
         self._logs = logs
         self._rotate = rotate
         self._path = Path(begin.path)
-        part = Part(narrow=_without_operators, minting=begin.minting)
+        part = Part(narrow=_without_operators, minting=begin.minting, descriptors=begin.descriptors)
         self.gateway = Gateway(reactor, pinned(config, begin.pinned), self._path, logs, part=part)
         self.line = Line(reactor, self._answer, self._told, self._orphaned, self._crashed)
         self._change: Change | None = None

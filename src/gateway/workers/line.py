@@ -62,6 +62,7 @@ class Begin(msgspec.Struct, array_like=True):
         log_path: Where its lines go; None is standard output.
         pretty: Whether they are made for reading.
         minting: The private key of minted tokens, the same for all workers.
+        descriptors: What gRPC backends have told of themselves, by upstream: they may be away when a worker starts.
         pinned: What only a restart of all changes, as it was when all began; see ``workers.pinned``.
     """
 
@@ -72,6 +73,7 @@ class Begin(msgspec.Struct, array_like=True):
     log_path: str | None
     pretty: bool
     minting: bytes
+    descriptors: dict[str, list[bytes]]
     pinned: bytes
 
 

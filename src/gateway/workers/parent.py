@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from gateway.config.load import parse, read
 from gateway.config.sections import Config
 from gateway.net.held import HeldPort
 from gateway.part import Part
+from gateway.ports.realtime import StoreUnavailable
 from gateway.reloading import REFUSALS
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.merged import merged
@@ -48,6 +50,9 @@ PREPARE_S: Final = 30.0
 
 GRACE_S: Final = 10.0
 """What a worker may take to end beyond the drain that is configured; then it is killed."""
+
+LAPSED_S: Final = 0.001
+"""The last lease of an instance that is known to be dead."""
 
 WHO: Final = "parent"
 
@@ -183,14 +188,21 @@ class Parent:
             log_path=None if self._log_path is None else str(self._log_path),
             pretty=self._logs.pretty,
             minting=self.gateway.minter.private(),
+            descriptors={name: list(files) for name, files in self.gateway.calls.told().items()},
             pinned=self._pinned,
         )
 
-    def counted(self, number: int, how: str) -> None:
+    def died(self, number: int, how: str, instance: str) -> None:
         """
-        Count a worker that has died.
+        Count a worker that has died, and let others tidy up after its instance without waiting for its lease to lapse.
         """
         self.gateway.metrics.worker_ends.inc(str(number), how)
+        if instance:
+            self.gateway.background.spawn("worker.lapse", self._lapse(instance))
+
+    async def _lapse(self, instance: str) -> None:
+        with suppress(StoreUnavailable):  # Then it lapses when its time is over.
+            await self.gateway.storage.stores.instances.beat(instance, LAPSED_S)
 
     def crashed(self, name: str, failure: Failure) -> None:
         """

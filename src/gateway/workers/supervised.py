@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from signal import Signals
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -80,8 +81,8 @@ class House(Protocol):
     def begin(self, number: int) -> Begin:
         """What worker *number* is told first."""
 
-    def counted(self, number: int, how: str) -> None:
-        """Worker *number* has ended unasked: *how* is ``exit`` or ``signal``."""
+    def died(self, number: int, how: str, instance: str) -> None:
+        """Worker *number*, as *instance* if it ever served, has ended unasked: *how* is ``exit`` or ``signal``."""
 
     def crashed(self, name: str, failure: Failure) -> None:
         """A fault of our own."""
@@ -178,7 +179,8 @@ class Worker:
         End its process now, whatever it does.
         """
         if self._transport is not None:
-            self._transport.signalProcess("KILL")
+            with suppress(ProcessExitedAlready):
+                self._transport.signalProcess("KILL")
 
     def tell(self, name: str, body: Any = None) -> None:
         """
@@ -303,11 +305,12 @@ class Worker:
         """Nobody asked it to end: it is started again, later each time."""
         house = self._house
         account = self._account(status)
+        instance = str(self.facts.get("instance", ""))
         lived_s = house.reactor.seconds() - self._started_at
         self._gone()
         self.ends += 1
         self.last_end = f"{status}: {self._reason}" if self._reason else status
-        house.counted(self.number, how)
+        house.died(self.number, how, instance)
         first, self._first = self._first, None
         if first is not None:
             self.state = State.ENDED

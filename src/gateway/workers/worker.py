@@ -27,7 +27,7 @@ TURNS: Final = 4
 
 def spawner(reactor: Any, sink: Sink, turns: int, environ: Mapping[str, str]) -> Spawn:
     """
-    Return what starts a worker: this interpreter, with what it can import now.
+    Return what starts a worker: this interpreter, with what can be imported here; to be called before a change of folder.
 
     The process is not forked: by now there are threads here, whose locks a copy would find locked by nobody.
     Twisted's ``spawnProcess`` calls ``posix_spawn``.
