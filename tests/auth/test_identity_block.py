@@ -163,6 +163,18 @@ def test_minted_token_states_what_was_selected() -> None:
     assert jwt.decode(identity_block(section, minter)(caller).split()[-1], options=options)["roles"] == ["player"]
 
 
+def test_minters_that_share_a_key_are_one() -> None:
+    """
+    What one signs is verified by what the other publishes.
+    """
+    one = Minter("gw", Watch())
+    other = Minter("gw", Watch(), one.private())
+    assert other.jwks() == one.jwks() != Minter("gw", Watch()).jwks()
+    key = jwt.PyJWK(one.jwks()["keys"][0])
+    options: Any = {"verify_exp": False, "verify_iat": False, "verify_aud": False}
+    assert jwt.decode(other.mint(identity(), "players"), key, ["ES256"], options=options)["sub"] == "alice"
+
+
 def test_minted_token_is_used_for_half_its_life() -> None:
     """
     The same token goes out for 30 s, then a new one with another ``jti``; also when the clock was set back.

@@ -4,9 +4,11 @@ Several workers behind one port: one command, and no process too many or too few
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -16,13 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.redis.server import RedisServer
 from tests.system.backend import Backend
 from tests.system.processes import Answer, Running, alive, ask, config, eventually, run, running, token
+from tests.system.test_plain_protos import ROUTES, serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from demo.ports import free_port
 
 KEY = "a-key-of-the-system-tests"
 ADMIN = f'[[admin.key]]\nname = "test"\nsecret = "{KEY}"\nscopes = ["*"]\n'
@@ -51,14 +57,12 @@ def pids(served: Running) -> list[int]:
 
 
 @contextmanager
-def several(
-    twistd: str, folder: Path, body: str, *, number: int = 2, wrapper: tuple[str, ...] = ()
-) -> Iterator[Running]:
+def several(twistd: str, folder: Path, body: str, *, number: int = 2, listen: str = "") -> Iterator[Running]:
     """
     Run a gateway with workers, all of which serve when the block begins; none is left behind it.
     """
     seen: set[int] = set()
-    with running(twistd, folder, body + ADMIN, listen=f"workers = {number}\n", wrapper=wrapper) as served:
+    with running(twistd, folder, body + ADMIN, listen=f"workers = {number}\n{listen}") as served:
         try:
             served.hear("workers.started")
             yield served
@@ -117,7 +121,9 @@ def test_a_dead_worker_comes_back(twistd: str, gateway: str, backend: Backend, s
     """
     Killed, a worker is started again as another instance; meanwhile the other answers every new connection.
     """
-    with several(twistd, tmp_path, backend.upstream + store) as served:
+    # With gRPC's threads in the parent a process that was forked, not spawned, could be found stuck.
+    listen = f'api = "127.0.0.1:{free_port()}"\n'
+    with several(twistd, tmp_path, backend.upstream + store, listen=listen) as served:
         bearer = token(gateway, tmp_path)
         before = status(served)
         os.kill(before[0]["pid"], signal.SIGKILL)
@@ -224,10 +230,53 @@ def test_a_dead_worker_s_affairs_are_taken_over_at_once(twistd: str, gateway: st
         here = guests(served, gateway, tmp_path)
         dead = next(worker for worker in status(served) if worker["instance"] == here[0].instance)
         os.kill(dead["pid"], signal.SIGKILL)
-        assert served.hear("instance.tidied")["tidied"] == dead["instance"]
+        assert served.hear("instance.tidied")["instance"] == dead["instance"]
         assert len({event["worker"] for event in served.events("instance.lost")}) == 1
         for guest in here:
             guest.socket.close()
+
+
+def test_one_key_for_minted_tokens(twistd: str, gateway: str, backend: Backend, store: str, tmp_path: Path) -> None:
+    """
+    Backends find the key of every worker's tokens at the admin port, also of one that was started anew.
+    """
+    upstream = backend.upstream.replace("http = ", 'identity = "minted"\nhttp = ')
+
+    def kids() -> set[str]:
+        seen = re.findall(rb"Bearer ([^\r]+)", b"\r\n".join(backend.heads))
+        return {jwt.get_unverified_header(each.decode())["kid"] for each in seen}
+
+    with several(twistd, tmp_path, upstream + store) as served:
+        bearer = token(gateway, tmp_path)
+        os.kill(pids(served)[0], signal.SIGKILL)
+        served.hear("worker.started", 3)
+        for _ in range(30):
+            ask(served.port, "/api/hello", bearer=bearer)
+        eventually("both have served", lambda: served_by(served, "/api/hello") == {"1", "2"})
+        assert kids() == {key["kid"] for key in ask(served.admin, "/jwks.json").json["keys"]}
+
+
+def test_a_worker_starts_while_a_backend_is_away(twistd: str, gateway: str, store: str, tmp_path: Path) -> None:
+    """
+    What a gRPC backend told of itself is handed to a worker that is started anew.
+    """
+    port = free_port()
+    text = f'[upstream.plain]\ngrpc = ["127.0.0.1:{port}"]\nreflection = true\n{ROUTES}'
+    with serving(reflects=True, port=port):
+        context = several(twistd, tmp_path, text + store)
+        served = context.__enter__()
+    with contextlib.ExitStack() as stack:
+        stack.push(context)
+        os.kill(pids(served)[0], signal.SIGKILL)
+        served.hear("worker.started", 3)
+        bearer = token(gateway, tmp_path)
+        codes = {ask(served.port, "/hello/x", bearer=bearer).json["code"] for _ in range(20)}
+        assert codes == {"upstream_unreachable"}
+        with serving(reflects=True, port=port):
+            eventually(
+                "all use the backend again",
+                lambda: {ask(served.port, "/hello/x", bearer=bearer).status for _ in range(20)} == {200},
+            )
 
 
 def slowly(served: Running, bearer: str, path: str, answers: list[Answer]) -> threading.Thread:

@@ -204,15 +204,16 @@ def test_a_writer_signs_each_line(tmp_path: Path) -> None:
         logs = Logs(sink, pretty=False)
         access = AccessLog(logs, lambda: 1_800_000_000.0)
         logs.sign(worker="2")
-        logs.logger(port=4000).info("early", worker="somebody else")
+        logs.logger(port=4000).info("early")
         logs.sign(instance='i-"1"')
         LogsBridge(logs)({"log_format": "from twisted", "log_level": LogLevel.warn})
         access.write(AccessLine("request", "info", access.stamp(), "GET", "/x", 200, 1.5))
         access.put('{"event":"request","path":"/y"')
+        logs.logger().info("instance.lost", instance="i-2")
     lines = lines_of(tmp_path / "log")
-    assert [line["event"] for line in lines] == ["early", "from twisted", "request", "request"]
+    assert [line["event"] for line in lines] == ["early", "from twisted", "request", "request", "instance.lost"]
     assert {line["worker"] for line in lines} == {"2"}
-    assert [line.get("instance") for line in lines] == [None, 'i-"1"', 'i-"1"', 'i-"1"']
+    assert [line.get("instance") for line in lines] == [None, 'i-"1"', 'i-"1"', 'i-"1"', "i-2"]
 
 
 WRITER = """
