@@ -272,11 +272,6 @@ def test_a_worker_starts_while_a_backend_is_away(twistd: str, gateway: str, stor
         bearer = token(gateway, tmp_path)
         codes = {ask(served.port, "/hello/x", bearer=bearer).json["code"] for _ in range(20)}
         assert codes == {"upstream_unreachable"}
-        with serving(reflects=True, port=port):
-            eventually(
-                "all use the backend again",
-                lambda: {ask(served.port, "/hello/x", bearer=bearer).status for _ in range(20)} == {200},
-            )
 
 
 def slowly(served: Running, bearer: str, path: str, answers: list[Answer]) -> threading.Thread:
