@@ -318,3 +318,35 @@ async def test_an_outage(own_server: RedisServer, *, hangs: bool) -> None:
             assert abs(began[record.id] - record.started_at) < 0.3
     finally:
         await town.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redis_that_is_full(own_server: RedisServer) -> None:
+    """
+    OOM: sessions begin and end all the same, nobody is claimed, and all is written when there is room again.
+    """
+    town = Town(own_server.url)
+    try:
+        one, two = await town.add(), await town.add()
+        there = await one.connect("there")
+        own_server.ask("CONFIG", "SET", "maxmemory", 1)
+        came, left = await one.connect("came"), await two.connect("left")
+        await two.end(left)
+        await one.lose(there)
+        assert len(one.sessions.journal) == len(two.sessions.journal) == 2
+        await sleep(LEASE_S * 1.5)
+        own_server.ask("CONFIG", "SET", "maxmemory", 0)
+
+        async def all_ended() -> bool:
+            return set(await town.ends()) == {there.id, left.id}
+
+        await until(all_ended)
+        await sleep(LEASE_S)
+        assert {len(causes) for causes in (await town.ends()).values()} == {1}
+        assert [at.keeper.instance for at in (one, two)] == ["i1", "i2"]
+        assert [at.lost for at in (one, two)] == [[], []]
+        stored = await one.store.get(came.id)
+        assert stored is not None
+        assert stored.client == came.client
+    finally:
+        await town.stop()
