@@ -106,6 +106,7 @@ class Crowd:
         lost_at, attempts = 0.0, 0
         while True:
             code = 0
+            socket = None
             try:
                 async with gate:
                     socket = await connect(
@@ -122,6 +123,9 @@ class Crowd:
                 code = closed.rcvd.code if closed.rcvd is not None else 1006
             except (OSError, WebSocketException, TimeoutError):
                 pass
+            finally:
+                if socket is not None:
+                    socket.transport.abort()
             if member.here:
                 member.here = False
                 lost_at = time.monotonic()

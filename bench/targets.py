@@ -182,7 +182,7 @@ def make_key(folder: Path) -> Path:
     return private
 
 
-def token(private: Path, lifetime_s: int = 12 * 3600) -> str:
+def token(private: Path, lifetime_s: int = 12 * 3600, *, subject: str = "player-4711", device: str = "") -> str:
     """
     Return a token that the gateway takes: an access token of usual size.
     """
@@ -190,12 +190,12 @@ def token(private: Path, lifetime_s: int = 12 * 3600) -> str:
     claims = {
         "iss": ISSUER,
         "aud": "gateway",
-        "sub": "player-4711",
+        "sub": subject,
         "iat": now,
         "exp": now + lifetime_s,
         "jti": "0af7651916cd43dd8448eb211c80319c",
         "scope": "play chat",
-        "sid": "b7ad6b7169203331",
+        "sid": device or "b7ad6b7169203331",
     }
     return jwt.encode(claims, private.read_bytes(), algorithm="ES256")
 

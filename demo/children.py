@@ -87,9 +87,24 @@ class Children:
         """
         return next(process.pid for other, process in self._running if other == name)
 
+    def end(self, name: str) -> int:
+        """
+        Ask one to end, wait for it, and forget it; return its exit code.
+        """
+        self.ask_to_end(name)
+        return self.bury(name)
+
+    def ask_to_end(self, name: str) -> None:
+        """
+        Send TERM to one, if it runs.
+        """
+        for other, process in self._running:
+            if other == name and process.poll() is None:
+                process.terminate()
+
     def bury(self, name: str) -> int:
         """
-        Forget one that has ended; return its exit code, or the signal that killed it with a minus.
+        Wait for one to end, and forget it; return its exit code, or the signal that killed it with a minus.
         """
         entry = next(entry for entry in self._running if entry[0] == name)
         self._running.remove(entry)
