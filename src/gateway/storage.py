@@ -19,7 +19,6 @@ from gateway.config.store_section import Store
 from gateway.core.store_url import read_store_url
 from gateway.memory.broker import MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
-from gateway.memory.presence import Attendance, MemoryPresence
 from gateway.memory.revocations import MemoryRevocations
 from gateway.memory.stores import memory_stores
 from gateway.ports.identity import Revocations
@@ -91,7 +90,7 @@ class Storage:
             fresh=_fresh,
             failed=failed,
             odd=lambda text: self._event("store.odd", {"what": text}),
-            presence=MemoryPresence(Attendance(MemoryChannels(reactor.seconds, wall), wall)),
+            lease_s=section.lease_s,
         )
         self._shared = self.revocations = RedisRevocations(
             self._redis,

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from twisted.internet.defer import Deferred, gatherResults
+
 from gateway.core.publications import ClientInfo
 from gateway.node.rulebook import encoded
 from gateway.ports.realtime import Occupancy, PresenceStore, StoreUnavailable
@@ -24,6 +26,10 @@ __all__ = ["Place", "Presence"]
 
 GRACE_S: Final = 5.0
 """Places of a dead instance are held at least this long after its lease ended, if they are held at all."""
+
+
+ROOMS: Final = 200
+"""Channels whose comings are told at once: each is counted first."""
 
 
 class Place(NamedTuple):
@@ -123,7 +129,8 @@ class Presence:
             while self._former:
                 await self._store.reap(self._former[0], self._hold_s)
                 del self._former[0]
-            self._count("expired", len(await self._store.expired()))
+            while ended := await self._store.expired():
+                self._count("expired", len(ended))
         except StoreUnavailable:
             return  # The next sweep goes on.
         finally:
@@ -166,16 +173,27 @@ class Presence:
         """
         Tell what happened since the last tick.
         """
-        changed, self._changed = self._changed, {}
-        for room in changed:
-            comings, room.comings = room.comings, {}
-            if not comings or not room.size:
-                continue
+        changed, self._changed = list(self._changed), {}
+        for begin in range(0, len(changed), ROOMS):
+            await gatherResults(
+                [Deferred.fromCoroutine(self._tell_room(room)) for room in changed[begin : begin + ROOMS]]
+            )
+
+    async def _tell_room(self, room: Room) -> None:
+        if not room.size:
+            room.comings.clear()
+        if not room.comings:
+            return
+        try:
             occupancy = await self.occupancy(room.name)
-            if occupancy.users > room.rule.join_leave_most:
-                self._tell_numbers(room, occupancy)
-            else:
-                self._tell(room, comings)
+        except StoreUnavailable:
+            self._changed[room] = None  # With a later tick.
+            return
+        comings, room.comings = room.comings, {}
+        if occupancy.users > room.rule.join_leave_most:
+            self._tell_numbers(room, occupancy)
+        else:
+            self._tell(room, comings)
 
     def _tell(self, room: Room, comings: Mapping[str, tuple[bool, ClientInfo]]) -> None:
         for form, group in list(room.groups.items()):

@@ -102,7 +102,7 @@ class RedisBroker:
             [
                 keys.channel("m", channel),
                 keys.channel("s", channel),
-                self._topic(channel),
+                self._redis.keys.topic(channel),
                 keys.channel("k", channel) + key,
             ],
             [
@@ -128,7 +128,7 @@ class RedisBroker:
         """
         Hear *channel*.
         """
-        topic = self._topic(channel)
+        topic = self._redis.keys.topic(channel)
         self._channels[topic] = channel
         await self._redis.subscribe(topic, self)
 
@@ -136,7 +136,7 @@ class RedisBroker:
         """
         Hear *channel* no more.
         """
-        topic = self._topic(channel)
+        topic = self._redis.keys.topic(channel)
         self._channels.pop(topic, None)
         await self._redis.unsubscribe(topic)
 
@@ -208,10 +208,6 @@ class RedisBroker:
                     if count:
                         heard[names[topic]] = heard.get(names[topic], 0) + count
         return heard
-
-    def _topic(self, channel: str) -> str:
-        topic = self._redis.keys.channel("t", channel)
-        return topic if self._redis.keys.tag(channel) == channel else topic + channel
 
     # What comes (``redis.topics.Receiver``).
 

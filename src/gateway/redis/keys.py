@@ -45,6 +45,11 @@ class Keys:
         """Name a key or topic that belongs to *channel*."""
         return f"{self._base}{kind}:{{{self.tag(channel)}}}"
 
+    def topic(self, channel: str) -> str:
+        """Name the topic of *channel*; the name can be read from it."""
+        topic = self.channel("t", channel)
+        return topic if self.tag(channel) == channel else topic + channel
+
     def partition(self, kind: str, number: int) -> str:
         """Name a key of a partition, 0 to 63."""
         return f"{self._base}{kind}:{{p{number}}}"

@@ -9,7 +9,6 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from gateway.ports.realtime import PresenceStore
 from gateway.ports.stores import Stores
 from gateway.redis.broker import RedisBroker
 from gateway.redis.bus import RedisBus
@@ -17,6 +16,7 @@ from gateway.redis.client import Store
 from gateway.redis.idempotency import RedisIdempotency
 from gateway.redis.instances import RedisInstances
 from gateway.redis.outbox import RedisOutbox
+from gateway.redis.presence import RedisPresence
 from gateway.redis.sessions import RedisSessions
 
 __all__ = ["redis_stores"]
@@ -30,13 +30,14 @@ def redis_stores(
     fresh: Callable[[], str],
     failed: Callable[[str, Failure], None],
     odd: Callable[[str], None],
-    presence: PresenceStore,
+    lease_s: float,
 ) -> Stores:
     """
     Make one of each.
 
     Args:
         wall: Seconds since the epoch.
+        lease_s: How long an instance may be silent.
         fresh: Makes a name nobody else makes.
         failed: Told of faults of what runs by itself, with its name.
         odd: Told of messages that cannot be read.
@@ -48,7 +49,7 @@ def redis_stores(
 
     return Stores(
         broker=RedisBroker(redis, wall, fresh, odd),
-        presence=presence,
+        presence=RedisPresence(redis, clock, lease_s=lease_s, failed=failed),
         sessions=RedisSessions(redis),
         idempotency=RedisIdempotency(redis),
         bus=RedisBus(redis, clock, living, failed),

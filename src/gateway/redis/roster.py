@@ -1,0 +1,189 @@
+"""
+What an instance wants the store to have of its sessions' places, and what the store is known to have.
+
+Pure bookkeeping. Whatever happens is noted here first and written then, one step at a time for each
+place: the last word counts, in the store too, however long the store was away.
+"""
+
+from __future__ import annotations
+
+import heapq
+from enum import Enum
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+__all__ = ["MOST_GONE", "Place", "Roster", "Wish"]
+
+MOST_GONE: Final = 100_000
+"""Places that were left or are to be held and are not written yet; beyond it they are found by comparing."""
+
+
+class Wish(Enum):
+    """What is wanted of a place."""
+
+    IN = "in"
+    HELD = "held"
+    OUT = "out"
+
+
+class Place:
+    """
+    A session's place in a channel.
+
+    Attributes:
+        info: Who stands there, packed.
+        told: ``a`` if comings and goings are told, else ``-``.
+        wish: What is wanted.
+        until: Of a place that is held: when it goes; seconds of the instance's clock.
+        lost: The store may have lost it: to be written without a word, instead of as something new.
+        after: Not to be written before; seconds of the instance's clock.
+        busy: Somebody writes it now.
+        waiters: Called when it is written, or cannot be now.
+    """
+
+    __slots__ = (
+        "after",
+        "busy",
+        "channel",
+        "client",
+        "info",
+        "lost",
+        "number",
+        "session",
+        "told",
+        "until",
+        "waiters",
+        "wish",
+    )
+
+    def __init__(self, channel: str, session: str) -> None:
+        self.channel = channel
+        self.session = session
+        self.client = ""
+        self.info = b""
+        self.told = "-"
+        self.wish = Wish.OUT
+        self.until = 0.0
+        self.lost = False
+        self.after = 0.0
+        self.busy = False
+        self.waiters: list[Deferred[bool]] = []
+        self.number = 0
+
+
+class Roster:
+    """
+    The places of an instance: those where its clients stand, and those that it holds or gives up.
+
+    Attributes:
+        unwritten: What the store does not have as it should.
+        overflowed: Places were forgotten that the store may still have as this instance's.
+    """
+
+    def __init__(self, most_gone: int = MOST_GONE) -> None:
+        self.unwritten: dict[Place, None] = {}
+        self.overflowed = False
+        self._most_gone = most_gone
+        self._gone = 0
+        self._channels: dict[str, dict[str, Place]] = {}
+        self._resting: dict[tuple[str, str], Place] = {}
+        self._rests: list[tuple[float, int, Place]] = []
+
+    def has(self, channel: str, session: str) -> bool:
+        """Whether a place is taken, or not written yet."""
+        return session in self._channels.get(channel, ())
+
+    def concerns(self, channel: str) -> bool:
+        """Whether any place in *channel* is taken, or not written yet."""
+        return channel in self._channels
+
+    def enter(self, channel: str, session: str, client: str, info: bytes, *, told: str) -> Place:
+        """
+        Want a place taken, by whoever has the session now.
+        """
+        self._resting.pop((channel, session), None)
+        place = self._channels.get(channel, {}).get(session)
+        if place is None:
+            place = self._put(Place(channel, session))
+        place.client, place.info, place.told = client, info, told
+        self._want(place, Wish.IN)
+        return place
+
+    def go(self, channel: str, session: str, client: str, until: float | None = None) -> Place | None:
+        """
+        Want a place given up, or held *until* a time of the instance's clock; None if it is not *client*'s.
+        """
+        place = self._channels.get(channel, {}).get(session)
+        if place is None or place.client != client:
+            return None
+        if place.wish is Wish.IN and self._gone >= self._most_gone:
+            self.overflowed = True
+            self._forget(place)
+            return None
+        place.until = until or 0.0
+        self._want(place, Wish.OUT if until is None else Wish.HELD)
+        return place
+
+    def wrote(self, place: Place, number: int) -> bool:
+        """
+        Note that the store has a place as it was wanted when its count was *number*; whether that is still so.
+        """
+        if place not in self.unwritten:
+            return True
+        if place.number != number:
+            return False
+        place.lost = False
+        self._forget(place, place.wish is not Wish.IN)
+        if place.wish is Wish.HELD:
+            # It is nobody's any more, but known while it is held: should the store lose it, nobody else writes it again.
+            self._resting[(place.channel, place.session)] = place
+            heapq.heappush(self._rests, (place.until, id(place), place))
+        return True
+
+    def pass_time(self, now: float) -> None:
+        """
+        Forget places that were held long enough: whoever looks after what is held has ended them.
+        """
+        while self._rests and self._rests[0][0] <= now:
+            _, _, place = heapq.heappop(self._rests)
+            if self._resting.get((place.channel, place.session)) is place:
+                del self._resting[(place.channel, place.session)]
+
+    def went_back(self, settled_at: float) -> None:
+        """
+        Want everything written again: the store may have lost it.
+
+        Args:
+            settled_at: When every instance will have written what it has; seconds of the instance's clock.
+        """
+        resting, self._resting, self._rests = self._resting, {}, []
+        for place in resting.values():
+            self._want(self._put(place), Wish.HELD)
+        for place in [place for places in self._channels.values() for place in places.values()]:
+            if place.wish is Wish.IN and place in self.unwritten and not place.lost:
+                place.after = settled_at  # It is new, and told as such.
+                continue
+            place.lost = True
+            # One that was left may be gone without a word: held for a moment, its end is told.
+            place.until = max(place.until, settled_at)
+            self._want(place, Wish.IN if place.wish is Wish.IN else Wish.HELD)
+
+    def _put(self, place: Place) -> Place:
+        return self._channels.setdefault(place.channel, {}).setdefault(place.session, place)
+
+    def _want(self, place: Place, wish: Wish) -> None:
+        self._gone += (wish is not Wish.IN) - (place in self.unwritten and place.wish is not Wish.IN)
+        place.wish = wish
+        place.number += 1
+        self.unwritten[place] = None
+
+    def _forget(self, place: Place, wholly: bool = True) -> None:
+        if place in self.unwritten:
+            del self.unwritten[place]
+            self._gone -= place.wish is not Wish.IN
+        places = self._channels.get(place.channel, {})
+        if wholly and places.get(place.session) is place:
+            del places[place.session]
+            if not places:
+                del self._channels[place.channel]
