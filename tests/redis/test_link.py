@@ -517,3 +517,25 @@ async def test_many_topics_after_a_loss(redis: Any) -> None:
     assert await redis.call("SPUBLISH", "many4999", "x") == 1
     for topic in topics:
         await redis.unsubscribe(topic)
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_many_that_see_a_loss_one_begins_a_new_chain(tmp_path: Path) -> None:
+    """
+    However far the marks that instances have seen differ, a restart is one new chain: nobody ends what another began.
+    """
+    server = RedisServer(tmp_path).start()
+    links = [await link(server.url, "p") for _ in range(4)]
+    try:
+        number = int(links[0].chain.split("-")[0])
+        for ahead, each in enumerate(links):
+            each._lineage._mark += 100 * ahead
+        server.kill()
+        server.start()
+        await until(lambda: all(each.losses and each.available for each in links))
+        assert {each.chain for each in links} == {links[0].chain}
+        assert int(links[0].chain.split("-")[0]) == number + 1
+    finally:
+        for each in links:
+            await each.stop()
+        server.stop()

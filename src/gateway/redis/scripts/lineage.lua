@@ -15,7 +15,8 @@ local server = "run:" .. ARGV[2]
 local known = redis.call("HMGET", KEYS[1], "chain", "mark", server)
 local chain, mark, lives = known[1] or "", tonumber(known[2] or "0"), known[3]
 local life = ARGV[3] .. "/" .. ARGV[4]
-local goes_on = chain ~= "" and chain >= ARGV[7] and mark >= tonumber(ARGV[8])
+-- Of a chain newer than the caller's its mark says nothing: somebody else has noticed before.
+local goes_on = chain > ARGV[7] or (chain ~= "" and chain == ARGV[7] and mark >= tonumber(ARGV[8]))
 if not lives then
   -- A server that came new and empty takes nothing away, a promoted replica may.
   goes_on = goes_on and ARGV[4] == "-"
