@@ -284,10 +284,12 @@ async def test_an_outage(own_server: RedisServer, *, hangs: bool) -> None:
         gone = [await two.connect(f"gone{number}") for number in range(20)]
         own_server.pause() if hangs else own_server.kill()
         await until(lambda: not one.redis.available and not two.redis.available)
+        began_at = time.time()
         came = [await one.connect(f"came{number}") for number in range(200)]
         lost = [await two.connect(f"lost{number}") for number in range(200)]
         left = [await two.connect(f"left{number}") for number in range(200)]
         await sleep(0.5)
+        ended_at = time.time()
         for record in lost:
             await two.lose(record)
         for record in [*left, *gone]:
@@ -314,8 +316,9 @@ async def test_an_outage(own_server: RedisServer, *, hangs: bool) -> None:
         began = {event.session: event.at for event in await town.told() if event.id.endswith("-started")}
         ended = {event.session: event.at for event in await town.told() if event.id.endswith("-ended")}
         for record in [*lost, *left]:
-            assert 0.3 < ended[record.id] - began[record.id] < 5.0
-            assert abs(began[record.id] - record.started_at) < 0.3
+            # What is late by a slow machine is late by the time that a step takes to Redis.
+            assert abs(began[record.id] - began_at) < 1.0
+            assert abs(ended[record.id] - ended_at) < 1.0
     finally:
         await town.stop()
 
