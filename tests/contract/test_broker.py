@@ -155,6 +155,24 @@ async def test_a_stream_nobody_published_to_has_an_epoch(brokers: Brokers) -> No
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_stream_that_went_back_begins_anew(brokers: Brokers) -> None:
+    """
+    Who holds a position that the stream has not reached knows that it went back: its epoch ends there, and only then.
+    """
+    await brokers.one.publish("table", b"1", KEEP)
+    published = (await brokers.one.publish("table", b"2", KEEP)).position
+    for held in (published, Position(1, published.epoch), Position(9, "another")):
+        found = await brokers.two.history("table", since=held, held=held)
+        assert found.position == published
+    held = Position(3, published.epoch)
+    assert (await brokers.two.history("table", since=held)).position == published, "clients may say what they like"
+    found = await brokers.two.history("table", since=held, held=held)
+    assert (found.publications, found.position.offset, found.position.epoch == held.epoch) == ((), 0, False)
+    assert (await brokers.one.publish("table", b"3", KEEP)).position == Position(1, found.position.epoch)
+    assert [publication.data for publication in (await brokers.two.history("table")).publications] == [b"3"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_idempotency_key_publishes_once(brokers: Brokers) -> None:
     """
     The same key on any node gives the first position and no second delivery, for its time.

@@ -18,6 +18,7 @@ from tests.redis.test_link import until
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from gateway.core.publications import History, Position, Published, PublishOptions
+from gateway.core.streams import is_recovered
 from gateway.ports.realtime import StoreUnavailable
 from gateway.redis.broker import RedisBroker
 
@@ -310,3 +311,24 @@ async def test_what_cannot_be_read_is_left_out(redis: Any) -> None:
     await until(lambda: hearing.publications)
     assert [p.data for _, p, _ in hearing.publications] == [b"1"]
     assert len(odd) == 8
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_entry_that_cannot_be_read_is_a_hole(redis: Any) -> None:
+    """
+    What another release has written differently is missing from history, which is not taken for recovered then.
+    """
+    odd: list[str] = []
+    made = broker(redis, odd)
+    keep = PublishOptions(1000, 60)
+    for number in range(300):
+        published = await made.publish("c", b"%d" % number, keep)
+    entry = redis.keys.channel("s", "c")
+    await redis.call("XDEL", entry, "300-0")
+    await redis.call("XADD", entry, "300-1", "d", b"\x07")
+    since = Position(297, published.position.epoch)
+    found = await made.history("c", since=since)
+    assert [publication.offset for publication in found.publications] == [298, 299]
+    assert not is_recovered(since, found.position, found.publications)
+    assert len((await made.history("c")).publications) == 299
+    assert len(odd) == 2

@@ -57,13 +57,14 @@ class MemoryChannels:
         self._streams: dict[str, _Stream] = {}
         self._keys: dict[tuple[str, str], tuple[float, Position]] = {}
 
-    def stream(self, channel: str) -> _Stream:
+    def stream(self, channel: str, held: Position | None = None) -> _Stream:
         """
-        Return the stream of *channel* as it is now, made if it was not there.
+        Return the stream of *channel* as it is now, made if it was not there or has not come as far as *held*.
         """
         now = self.seconds()
         stream = self._streams.get(channel)
-        if stream is None or now >= stream.forgotten_at:
+        back = stream is not None and held is not None and stream.epoch == held.epoch and stream.offset < held.offset
+        if stream is None or now >= stream.forgotten_at or back:
             stream = self._streams[channel] = _Stream(secrets.token_hex(4), now)
         elif stream.publications and now >= stream.expires_at:
             stream.publications.clear()
@@ -195,11 +196,12 @@ class MemoryBroker:
         limit: int = -1,
         reverse: bool = False,
         keep_s: float = 0.0,
+        held: Position | None = None,
     ) -> History:
         """
         Read a stream.
         """
-        stream = self._channels.stream(channel)
+        stream = self._channels.stream(channel, held)
         stream.forgotten_at = max(stream.forgotten_at, self._channels.seconds() + keep_s)
         top = Position(stream.offset, stream.epoch)
         if limit == 0:

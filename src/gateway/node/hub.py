@@ -21,15 +21,12 @@ from gateway.core.channels import ChannelMatch
 from gateway.core.publications import ClientInfo, Position, Publication
 from gateway.core.verdicts import UnsubscribeReason
 from gateway.node.mending import Mending
-from gateway.node.room import UNKNOWN, Group, Room
+from gateway.node.room import MOST_TOGETHER, UNKNOWN, Group, Room, pieces
 from gateway.node.rulebook import ChannelRule
 from gateway.node.subscription import Subscription
 from gateway.ports.realtime import Broker
 
 __all__ = ["Group", "Hub", "Room"]
-
-MOST_PENDING = 64 * 1024
-"""Bytes of a busy channel that wait to be sent together."""
 
 LINGER_S = 5.0
 """How long a channel that nobody hears any more is still heard, in case somebody comes back."""
@@ -227,7 +224,7 @@ class Hub:
             if room.pending or room.told or now - room.last_at < hold_s:
                 room.pending.append(publication)
                 room.pending_bytes += len(publication.data)
-                if room.pending_bytes > MOST_PENDING:
+                if room.pending_bytes > MOST_TOGETHER:
                     self.flush(room)
                 elif room.timer is None:
                     # Several in one turn: we are behind. Joined, they cost one send to each.
@@ -252,8 +249,10 @@ class Hub:
         """
         if room.pending:
             self.flush(room)
-        if publications and room.groups:
-            self._send(room, publications)
+        for piece in pieces(publications):
+            # After the first, those who did not take it are in ``queued``, where a limit holds.
+            if room.groups:
+                self._send(room, piece)
         room.offset, room.epoch = position.offset, position.epoch
         for subscription, offset in list(room.late.items()):
             client = subscription.client

@@ -10,15 +10,17 @@ trimmed, or the epoch is another) every subscription of the room begins anew and
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from gateway.core.publications import Position, Publication
 from gateway.core.streams import is_recovered, merge
 from gateway.core.wheel import Wheel
-from gateway.node.room import MENDING, UNKNOWN, Mended, Room
+from gateway.node.room import MENDING, UNKNOWN, Mended, Room, pieces
 from gateway.ports.realtime import Broker, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -114,23 +116,37 @@ class Mending:
 
     async def _read(self, room: Room, mended: Mended) -> None:
         while room.mended is mended:
-            since, seen, mended.again = mended.position, mended.seen, False
-            history = await self._asked([room], lambda: self._broker.history(room.name, since=since))  # noqa: B023
+            since, mended.again = mended.position, False
+            # What came is ahead of what everybody has, unless the epoch is another.
+            held = mended.seen if mended.seen.epoch == since.epoch else since
+            ask = partial(self._broker.history, room.name, since=since, held=held)
+            history = await self._asked([room], ask)
             if history is None or room.mended is not mended:
                 return
             top = history.position
-            behind = seen.epoch == top.epoch and seen.offset > top.offset  # The store forgot what it had sent.
-            if behind or not is_recovered(since, top, history.publications):
+            if not is_recovered(since, top, history.publications):
                 self._give_up(room, mended, top)
                 return
-            merged = merge(history.publications, top, mended.take(top.epoch))
+            if not await self._hand_out(room, mended, history.publications, top):
+                return
+            merged = merge((), top, mended.take(top.epoch))
             if merged is not None and not mended.again:
                 self._done(room, *merged)
                 return
-            # More was missed meanwhile: what is here goes out, and the rest is read.
-            mended.position = top
-            self._hub.mended(room, history.publications, top)
+            # More was missed meanwhile, and is read from here.
+
+    async def _hand_out(self, room: Room, mended: Mended, publications: Sequence[Publication], top: Position) -> bool:
+        """Deliver what was read, a piece in each turn: sockets take it meanwhile. False if nobody wants it any more."""
+        for number, piece in enumerate(pieces(publications)):
+            if number:
+                await deferLater(self._clock, 0)
+                if room.mended is not mended:
+                    return False
+            mended.position = Position(piece[-1].offset, top.epoch)
+            self._hub.mended(room, piece, mended.position)
             room.offset = MENDING
+        mended.position = top
+        return True
 
     def _done(self, room: Room, publications: Sequence[Publication], position: Position) -> None:
         room.mended = None
@@ -149,6 +165,14 @@ class Mending:
                 return await ask()
             except StoreUnavailable:
                 await deferLater(self._clock, AGAIN_S)
+            except CancelledError:
+                raise
+            except Exception:  # What is missing cannot be known, and a room that waits for it would wait for ever.
+                for room in rooms:
+                    if room.mended is not None:
+                        room.mended = None
+                        self._hub.lost(room, Position(UNKNOWN))
+                raise
             if not any(room.size or room.joining for room in rooms):
                 for room in rooms:
                     room.mended, room.offset = None, UNKNOWN
@@ -175,7 +199,7 @@ class Mending:
         """
         quiet = []
         for room in self._due.turn(self._clock.seconds()):
-            if room.offset == room.checked and room.size:
+            if room.offset == room.checked and room.offset >= 0 and room.size:
                 quiet.append(room)
             room.checked = room.offset
             self.watch(room)
@@ -187,11 +211,12 @@ class Mending:
             tops = await self._broker.tops([room.name for room in rooms])
         except StoreUnavailable:
             return  # The next time, then.
-        # Those into which something came meanwhile are not quiet, and the answer is older than that.
+        # Those into which something came meanwhile are not quiet, and the answer is older than that. What is being mended
+        # stands nowhere: to begin again there would be to forget where it stood.
         self.begin(
             [
                 room
                 for room in rooms
-                if room.offset == room.checked and tops[room.name] != Position(room.offset, room.epoch)
+                if room.offset == room.checked >= 0 and tops[room.name] != Position(room.offset, room.epoch)
             ]
         )

@@ -6,7 +6,7 @@ Pure bookkeeping; the hub sends, and ``node.mending`` reads what was missed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import DeferredLock
@@ -20,13 +20,16 @@ from gateway.ports.clients import Form
 if TYPE_CHECKING:
     from gateway.node.subscription import Subscription
 
-__all__ = ["MENDING", "UNKNOWN", "Group", "Mended", "Room"]
+__all__ = ["MENDING", "UNKNOWN", "Group", "Mended", "Room", "pieces"]
 
 UNKNOWN: Final = -1
 MENDING: Final = -2
 """No publication is the next one: whatever comes is looked at before it is delivered."""
 
 MOST_KEPT: Final = 1024 * 1024
+
+MOST_TOGETHER: Final = 64 * 1024
+"""Bytes of publications that are sent together."""
 
 
 class Mended:
@@ -155,3 +158,17 @@ class Room:
         for group in self.groups.values():
             yield from group
         yield from self.late
+
+
+def pieces(publications: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
+    """
+    Cut what is to be sent where it would be too much for one frame; a piece has one publication at least.
+    """
+    begin = total = 0
+    for end, publication in enumerate(publications):
+        total += len(publication.data)
+        if total > MOST_TOGETHER and end > begin:
+            yield publications[begin:end]
+            begin, total = end, len(publication.data)
+    if begin < len(publications):
+        yield publications[begin:]

@@ -94,12 +94,17 @@ class Broker(Protocol):
         limit: int = -1,
         reverse: bool = False,
         keep_s: float = 0.0,
+        held: Position | None = None,
     ) -> History:
         """
         Read a stream: everything after *since* (before it, in reverse), at most *limit*; 0 reads the top only.
 
         A stream that does not exist is created empty with an epoch (and kept *keep_s* seconds if
         that is longer than it would be), so that a position is always one to recover from.
+
+        Args:
+            held: A position that the broker itself has told of, never one that a client claims: a stream of this epoch that
+                has not come so far went back in time, and begins a new epoch.
         """
 
     async def tops(self, channels: Sequence[str]) -> Mapping[str, Position]:

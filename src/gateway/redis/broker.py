@@ -44,6 +44,7 @@ class _Page(NamedTuple):
     position: Position
     publications: list[Publication]
     more: bool
+    last: int
 
 
 class RedisBroker:
@@ -148,6 +149,7 @@ class RedisBroker:
         limit: int = -1,
         reverse: bool = False,
         keep_s: float = 0.0,
+        held: Position | None = None,
     ) -> History:
         """
         Read a stream, page by page.
@@ -157,27 +159,38 @@ class RedisBroker:
         position: Position | None = None
         while True:
             most = PAGE if limit < 0 else min(PAGE, limit - len(found))
-            page = await self._read(channel, first, most if first else 0, reverse=reverse, keep_s=keep_s)
+            page = await self._read(channel, first, most if first else 0, reverse=reverse, keep_s=keep_s, held=held)
             if position is None:
                 position = page.position
             elif position.epoch != page.position.epoch:
                 # It began anew between two pages: what was read is of a stream that is no more.
-                return await self.history(channel, since=since, limit=limit, reverse=reverse, keep_s=keep_s)
+                return await self.history(channel, since=since, limit=limit, reverse=reverse, keep_s=keep_s, held=held)
             found += [entry for entry in page.publications if entry.offset <= position.offset]
-            last = page.publications[-1].offset if page.publications else 0
-            if not (page.more and last) or len(found) == limit or (not reverse and last >= position.offset):
+            if not (page.more and page.last) or len(found) == limit or (not reverse and page.last >= position.offset):
                 return History(tuple(found), position)
-            first = _first(Position(last), reverse=reverse)
+            first = _first(Position(page.last), reverse=reverse)
 
-    async def _read(self, channel: str, first: str, most: int, *, reverse: bool, keep_s: float) -> _Page:
+    async def _read(
+        self, channel: str, first: str, most: int, *, reverse: bool, keep_s: float, held: Position | None = None
+    ) -> _Page:
         keys = self._redis.keys
         epoch, top, entries, more = await self._redis.run(
             self._history,
             [keys.channel("m", channel), keys.channel("s", channel)],
-            [CHAIN, self._fresh(), first, most, int(reverse), max(EMPTY_TTL_S, int(keep_s)), PAGE_BYTES],
+            [
+                *(CHAIN, self._fresh(), first, most, int(reverse), max(EMPTY_TTL_S, int(keep_s)), PAGE_BYTES),
+                *((held.epoch, held.offset) if held is not None else ("", 0)),
+            ],
         )
-        publications = [unpacked(fields[1], int(id_.partition(b"-")[0])) for id_, fields in entries]
-        return _Page(Position(top, epoch.decode()), publications, bool(more))
+        publications, last = [], 0
+        for id_, fields in entries:
+            last = int(id_.partition(b"-")[0])
+            try:
+                publications.append(unpacked(fields[1], last))
+            except ValueError as error:
+                # Of a newer release, say. Who needs it finds a hole where it was, and is told.
+                self._odd(f"{channel}: {error}")
+        return _Page(Position(top, epoch.decode()), publications, bool(more), last)
 
     async def tops(self, channels: Sequence[str]) -> Mapping[str, Position]:
         """

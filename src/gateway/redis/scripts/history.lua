@@ -1,7 +1,8 @@
 -- Read a stream, or what comes next of it; one that is not there is made, so that its position can be recovered from.
 -- KEYS  1 meta, 2 stream (as in publish)
 -- ARGV  1 chain, 2 name for a new epoch, 3 id of the first entry that may be read (or - or +), 4 most entries (0: the
---       position only), 5 1 if in reverse, 6 how long meta is kept at least (s), 7 most bytes of payloads, but one entry
+--       position only), 5 1 if in reverse, 6 how long meta is kept at least (s), 7 most bytes of payloads, but one entry,
+--       8 epoch and 9 offset that were told: a stream of it that has not come so far went back
 -- Returns {epoch, offset of the top, {{OFFSET-0, {"d", blob}}, ...}, 1 if more may follow}; the error STALE as publish
 -- Cost  O(entries returned)
 local meta = redis.call("HMGET", KEYS[1], "e", "o", "c")
@@ -10,6 +11,9 @@ if epoch and meta[3] ~= ARGV[1] then
   if meta[3] > ARGV[1] then
     return redis.error_reply("STALE the chain is " .. meta[3])
   end
+  epoch = false
+end
+if epoch == ARGV[8] and top < tonumber(ARGV[9]) then
   epoch = false
 end
 if not epoch then
