@@ -86,6 +86,23 @@ def test_log_is_opened_again(twistd: str, tmp_path: Path) -> None:
         eventually("its end", lambda: not alive(pid), within_s=40)
 
 
+def test_a_log_that_cannot_be_opened_again(twistd: str, tmp_path: Path) -> None:
+    """
+    Where the log's folder is gone lines go on to the old file, which says so, and the reload is done all the same.
+    """
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    with daemon(twistd, tmp_path, f"--logfile={folder / 'gateway.log'}") as (pid, port):
+        eventually("/health", lambda: ask(port, "/health").status == 200)
+        moved = folder.rename(tmp_path / "moved") / "gateway.log"
+        os.kill(pid, signal.SIGHUP)
+        eventually("the reload", lambda: "config.taken" in moved.read_text())
+        assert "log.not_opened" in moved.read_text()
+        os.kill(pid, signal.SIGTERM)
+        eventually("its end", lambda: not alive(pid), within_s=40)
+        assert "gateway.stopped" in moved.read_text()
+
+
 def test_daemon_becomes_another_user(twistd: str, tmp_path: Path) -> None:
     """
     ``--uid`` and ``--gid``: it serves, and reloads, as that user.

@@ -101,6 +101,9 @@ class Line(Int32StringReceiver):
         told: Called with the name and body of each order.
         lost: Called once when the line has ended; nothing comes after it.
         crashed: Told of failures of ours while answering.
+
+    Attributes:
+        ended: Nothing comes, or can be said, any more.
     """
 
     MAX_LENGTH = MOST_BYTES
@@ -120,7 +123,7 @@ class Line(Int32StringReceiver):
         self._crashed = crashed
         self._asked: dict[int, tuple[Deferred[Any], IDelayedCall]] = {}
         self._last = 0
-        self._ended = False
+        self.ended = False
 
     def begin(self, what: Begin) -> None:
         """
@@ -135,7 +138,7 @@ class Line(Int32StringReceiver):
         """
         Order something, if there still is somebody to hear it.
         """
-        if not self._ended:
+        if not self.ended:
             self._send(_Frame("tell", 0, name, body))
 
     def ask(self, name: str, body: Any = None, *, deadline_s: float) -> Deferred[Any]:
@@ -145,7 +148,7 @@ class Line(Int32StringReceiver):
         Fails with ``Gone`` or ``Silent``, or with ``Said`` if the other end could not answer.
         """
         asked: Deferred[Any] = Deferred()
-        if self._ended:
+        if self.ended:
             asked.errback(Gone(f"{name}: the process has ended"))
             return asked
         self._last += 1
@@ -177,17 +180,17 @@ class Line(Int32StringReceiver):
                     asked.errback(Said(frame.body))
 
     def _answer(self, body: Any, frame: _Frame) -> None:
-        if not self._ended:
+        if not self.ended:
             self._send(_Frame("answer", frame.id, frame.name, body))
 
     def _cannot(self, failure: Failure, frame: _Frame) -> None:
         self._crashed(frame.name, failure)
-        if not self._ended:
+        if not self.ended:
             self._send(_Frame("said", frame.id, frame.name, str(failure.value)))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The other end is gone."""
-        self._ended = True
+        self.ended = True
         asked, self._asked = self._asked, {}
         for waiting, late in asked.values():
             late.cancel()
@@ -198,7 +201,7 @@ class Line(Int32StringReceiver):
         """
         End the line.
         """
-        if not self._ended:
+        if not self.ended:
             self.transport.loseConnection()  # type: ignore[union-attr]  # connected until ended
 
 

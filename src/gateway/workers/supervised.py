@@ -34,6 +34,9 @@ START_S: Final = 60.0
 STEADY_S: Final = 60.0
 """Who has lived this long was well: the next wait is a short one again."""
 
+LAST_WORDS_S: Final = 1.0
+"""How long what a process said before it ended is waited for; the kernel has it already."""
+
 BACKOFF_BASE_S: Final = 0.25
 BACKOFF_MOST_S: Final = 30.0
 
@@ -133,6 +136,7 @@ class Worker:
         self._attempts = 0
         self._reason = ""
         self._timer: IDelayedCall | None = None
+        self._exit: Failure | None = None
         self._first: Deferred[None] | None = None
         self._over: list[Deferred[None]] = []
 
@@ -226,6 +230,7 @@ class Worker:
             "pid": self.pid,
             "up_s": round(now - self._started_at, 1) if runs else 0.0,
             **self.facts,
+            **({"answered_s_ago": round(now - self._answered_at, 1)} if self.facts else {}),
             "ends": self.ends,
             "last_end": self.last_end,
         }
@@ -240,10 +245,12 @@ class Worker:
         begin = house.begin(self.number)
         self.text = begin.text
         ours, theirs = socket.socketpair()
-        self._line = Line(house.reactor, _nothing, self._told, _ignored, house.crashed)
+        self._exit = None
+        line = Line(house.reactor, _nothing, self._told, lambda: self._line_lost(line), house.crashed)
+        self._line = line
         self._started_at = house.reactor.seconds()
-        attach(house.reactor, ours, self._line)
-        self._line.begin(begin)
+        attach(house.reactor, ours, line)
+        line.begin(begin)
         try:
             self._transport = self._spawn(self.number, _Process(self), theirs.fileno())
         except OSError as error:
@@ -259,7 +266,8 @@ class Worker:
         if name == "cannot_start":
             self._reason = str(body)
         elif name == "started" and self.state is State.STARTING:
-            self._cancel_timer()
+            if self._exit is None:
+                self._cancel_timer()
             self.state = State.SERVING
             self.heard(body)
             took_s = round(self._house.reactor.seconds() - self._started_at, 3)
@@ -276,8 +284,10 @@ class Worker:
         self.kill()
 
     def _ask_to_end(self) -> None:
-        self._cancel_timer()
         self.facts = {}
+        if self._exit is not None:
+            return  # It has ended already; what it said last is being read.
+        self._cancel_timer()
         self.tell("drain")
         self._timer = self._house.reactor.callLater(self._house.end_s, self._kill_late)
 
@@ -288,9 +298,24 @@ class Worker:
 
     def process_ended(self, reason: Failure) -> None:
         """
-        Its process has ended, and was waited for.
+        Its process has ended, and was waited for. What it said last may still have to be read.
         """
-        how, status = _status(reason)
+        self._exit = reason
+        self._cancel_timer()
+        if self._line is None or self._line.ended:
+            self._settle()
+        else:
+            self._timer = self._house.reactor.callLater(LAST_WORDS_S, self._settle)
+
+    def _line_lost(self, line: Line) -> None:
+        # While its process is there it will end by itself; and it may be the line of the one before.
+        if line is self._line and self._exit is not None:
+            self._settle()
+
+    def _settle(self) -> None:
+        """The process has ended, and said what it had to say."""
+        assert self._exit is not None
+        how, status = _status(self._exit)
         if self.state not in (State.ENDING, State.REPLACING):
             self._died(how, status)
             return
@@ -331,6 +356,7 @@ class Worker:
         if self._line is not None:
             self._line.hang_up()
         self._line = None
+        self._exit = None
         self._transport = None
         self.pid = 0
         self.facts = {}
@@ -352,10 +378,6 @@ class Worker:
 
 async def _nothing(name: str, _: Any) -> Any:
     raise LookupError(f"a parent is asked nothing: {name}")
-
-
-def _ignored() -> None:
-    """Whoever hangs up ends; what can still be said of it is its exit status."""
 
 
 def _status(reason: Failure) -> tuple[str, str]:
