@@ -346,15 +346,23 @@ def test_without_websockets(name: str, gateway: Running, alice: str, bob: str) -
         assert a.wait(after, event="disconnected")["code"] == 0
 
 
-@pytest.mark.parametrize("kind", ["js", "python"])
-def test_drain(kind: str, backend: Backend, alice: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "transport"), [("js", "websocket"), ("python", "websocket"), ("js", "http_stream"), ("js", "sse")]
+)
+def test_drain(kind: str, transport: str, backend: Backend, alice: str, tmp_path: Path) -> None:
     """
     An instance that stops tells its clients to come back, and they do, to the next one, missing nothing told to them.
     """
     text = CONFIG.format(backend=backend.port)
     with driving(kind) as driver:
         with running(TWISTD, tmp_path, text) as first:
-            a = Client(driver, first, alice, binary=False)
+            more: dict[str, Any] = {}
+            if transport != "websocket":
+                base = f"http://127.0.0.1:{first.port}"
+                path = {"http_stream": "/stream", "sse": "/sse"}[transport]
+                more["endpoint"] = [{"transport": transport, "endpoint": base + path}]
+                more["options"] = {"token": token(alice), "emulationEndpoint": f"{base}/emulation"}
+            a = Client(driver, first, alice, binary=False, **more)
             a.connect()
             a.subscribe("lobby")
             after = len(driver.events)

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import jwt
 import pytest
+from tests.redis.server import RedisServer
 from tests.system.backend import Backend
 from tests.system.processes import SECRET, Answer, ask, eventually, running
 from websockets.exceptions import ConnectionClosed
@@ -133,6 +134,27 @@ def test_a_drain_from_its_first_moment_to_its_last(twistd: str, backend: Backend
         stopped = served.events("gateway.stopped")[-1]
         assert (stopped["requests_cut"], stopped["clients_cut"]) == (0, 0)
     assert served.complaints() == ""
+
+
+def test_a_store_that_hangs_holds_nothing_up_for_ever(twistd: str, tmp_path: Path) -> None:
+    """
+    With Redis hanging clients are sent away all the same, and the end comes within the bound that is documented.
+    """
+    redis = RedisServer(tmp_path / "redis").start()
+    config = CONFIG.format(min_drain="0s", window="1s").partition("[rpc")[0].replace('"20s"', '"5s"')
+    try:
+        with running(twistd, tmp_path, f'{config}\n[store]\nurl = "{redis.url}"\ntimeout = "500ms"\n') as served:
+            bearers = [token(f"user{number}") for number in range(20)]
+            with crowd(f"ws://127.0.0.1:{served.port}/ws", bearers, "lobby", comes_back=False) as people:
+                redis.pause()
+                began = time.monotonic()
+                served.signal(signal.SIGTERM)
+                people.until("all were sent away", lambda: people.here() == 0, 5)
+                assert served.process.wait(30) == 0
+                assert time.monotonic() - began < 5 + 10
+            assert {code for member in people.members for _, code in member.closings} == {SHUTDOWN}
+    finally:
+        redis.stop()
 
 
 @pytest.mark.parametrize("when", ["while it accepts", "while it sends away"])

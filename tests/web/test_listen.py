@@ -15,6 +15,7 @@ from tests.web.harness import Served, eventually, hello, pause, request, serve, 
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
 from demo.ports import free_port
 from gateway.config.sections import Certificate, Listener
@@ -281,4 +282,45 @@ async def test_descriptors_come_back() -> None:
     await eventually(lambda: not served.site.connections)
     await pause(0.05)
     assert descriptors() <= before + 2
+    await served.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_that_were_made_are_served_though_nobody_is_let_in_any_more() -> None:
+    """
+    What the kernel made before the port was closed is accepted, not reset: its request is on its way.
+    """
+    served = await serve(hello)
+    # No turn of the reactor between these: nobody has accepted when the port is closed.
+    waiting = [socket.create_connection(("127.0.0.1", served.port), 5) for _ in range(30)]
+    for client in waiting:
+        client.sendall(request("Connection: close"))
+    port = served.port
+    await served.listening.stop()
+    for client in waiting:
+        client.settimeout(10)
+        answer = await deferToThread(client.recv, 65536)
+        assert statuses(answer) == [200]
+        client.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
+    await served.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_that_comes_at_the_last_moment_is_served() -> None:
+    """
+    When an idle connection is about to be closed, and a request stands in its socket already, it is answered first.
+    """
+    served = await serve(hello)
+    client = socket.create_connection(("127.0.0.1", served.port), 5)
+    await eventually(lambda: served.site.connections == 1)
+    served.site.drain()
+    [channel] = served.site._open
+    client.sendall(request())
+    # The deadline is looked at before the reactor has read.
+    channel.overdue(channel.deadline)
+    assert b"Connection: close\r\n" in await deferToThread(client.recv, 65536)
+    client.close()
+    assert len(served.handler.begun) == 1
     await served.stop()

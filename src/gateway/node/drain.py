@@ -8,7 +8,6 @@ it leave. A client whose commands are being answered is read no more, and closed
 
 from __future__ import annotations
 
-from collections import deque
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +25,10 @@ PACE = 20.0
 """Clients a second. Where there are few, the window is as short as this makes it: one client waits for no window."""
 
 BATCH_S = 0.1
-"""Between two batches, give or take half of it."""
+"""Between two batches at most, give or take half of it."""
+
+MOST_AT_ONCE = 50
+"""In a batch, give or take half of it: closing takes the time of others."""
 
 WRITES: Final = frozenset(("session", "presence", "facts"))
 """First words of the tasks that tell stores and backends what became of a client."""
@@ -64,7 +66,8 @@ class _Leaving:
         self._until = self._began + within_s
         self._first = self._left()
         self._window_s = min(window_s, self._first / PACE)
-        self._queue: deque[Client] = deque()
+        self._batch_s = min(BATCH_S, self._window_s * MOST_AT_ONCE / max(1, self._first)) or BATCH_S
+        self._queue: list[Client] = []
         self._busy: dict[Client, None] = {}
 
     async def run(self) -> int:
@@ -80,7 +83,7 @@ class _Leaving:
                 self._ask(client)
             if not self._left():
                 return 0
-            await deferLater(node.clock, BATCH_S * (0.5 + node.random()))
+            await deferLater(node.clock, self._batch_s * (0.5 + node.random()))
 
     def _left(self) -> int:
         return len(self._node.clients) + len(self._node.opening)
@@ -90,10 +93,11 @@ class _Leaving:
         queue = self._queue
         found: list[Client] = []
         if number > len(queue):
-            queue.clear()
-            queue.extend(sorted(self._here(), key=lambda _: self._node.random()))
+            queue[:] = self._here()
         while queue and len(found) < number:
-            client = queue.popleft()
+            at = int(self._node.random() * len(queue))
+            client, queue[at] = queue[at], queue[-1]
+            queue.pop()
             if client.closing is None and client not in self._busy:
                 found.append(client)
         return found

@@ -187,9 +187,11 @@ class RealtimeNode:
         """
         Close every client, telling it to come back elsewhere, and end what runs.
         """
-        for client in [*self.opening, *self.clients.values()]:
+        left = [*self.opening, *self.clients.values()]
+        for client in left:
             client.close(CloseReason.SHUTDOWN.closing)
-        await flushed(self, STOP_S)
+        if left:
+            await flushed(self, STOP_S)
         await self.membership.keeper.leave()
         self.hub.stop()
         await self.bus.leave()
