@@ -207,8 +207,9 @@ def test_who_holds_a_connection(branch: Branch) -> None:
     def holds(person: Person, **other: Any) -> list[bool]:
         assert person.side.session is not None
         found: list[bool] = []
-        asked = branch.nodes[0].cluster.holds(replace(person.side.session, **other))
-        Deferred.fromCoroutine(asked).addCallback(found.append)
+        record = replace(person.side.session, **other)
+        asked = Deferred.fromCoroutine(branch.nodes[0].cluster.holds([record]))
+        asked.addCallback(lambda held: found.append(record.client in held))
         return found
 
     assert (holds(here), holds(there)) == ([True], [True])

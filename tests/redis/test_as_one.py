@@ -213,11 +213,11 @@ async def test_who_still_holds_a_connection(city: City) -> None:
     """
     person = city.connected(node=city.apart[1])
     record: Any = person.side.session
-    assert await city.apart[0].cluster.holds(record)
+    assert await city.apart[0].cluster.holds([record]) == {record.client}
     person.lose()
-    assert not await city.apart[0].cluster.holds(record)
+    assert not await city.apart[0].cluster.holds([record])
     other: Any = city.connected("bob", node=city.apart[1]).side.session
     await city.links[1].stop()
     began = time.monotonic()
-    assert not await city.apart[0].cluster.holds(other)
+    assert not await city.apart[0].cluster.holds([other])
     assert time.monotonic() - began < 0.25

@@ -4,7 +4,7 @@ All instances as one: what is to be done wherever a client may be is done here a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from gateway.core.problems import Problem
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.node.acts import ACTS, Act, Acts, Subscribe
+from gateway.node.together import together
 from gateway.ports.cluster import ALL, MOST_BODY
 from gateway.ports.realtime import StoreUnavailable
 from gateway.ports.sessions import SessionRecord
@@ -52,6 +53,7 @@ class _Outcome(Struct, array_like=True):
 
 _said: Final = msgspec.msgpack.Decoder(tuple[str, bytes]).decode
 _outcome: Final = msgspec.msgpack.Decoder(_Outcome).decode
+_names: Final = msgspec.msgpack.Decoder(list[str]).decode
 
 
 class Everywhere(NamedTuple):
@@ -78,7 +80,7 @@ class Cluster:
         self._acts = Acts(node)
         for name, kind in ACTS.items():
             self._bus.answer(name, self._answering(msgspec.msgpack.Decoder(kind).decode))
-        self._bus.answer("holds", self._says_whether_it_holds)
+        self._bus.answer("holds", self._says_whom_it_holds)
         self._bus.answer("said", self._hears)
         self._handing_on = 0
 
@@ -133,17 +135,24 @@ class Cluster:
             raise errors[0]
         return Everywhere(values, tuple(sorted(silent)))
 
-    async def holds(self, record: SessionRecord) -> bool:
+    async def holds(self, records: Iterable[SessionRecord]) -> Collection[str]:
         """
-        Whether the instance of a session still has its connection; one that does not say so in time has not.
-        """
-        if record.instance == self._node.instance:
-            return record.client in self._node.clients
-        told = await self._bus.ask(record.instance, "holds", record.client.encode(), HOLDS_S)
-        return told.answers.get(record.instance) == b"yes"
+        Ask the instances of sessions whether they still have their connections, each instance once.
 
-    async def _says_whether_it_holds(self, _sender: str, body: bytes) -> bytes:
-        return b"yes" if body.decode() in self._node.clients else b"no"
+        Returns:
+            The clients that are there; of an instance that does not say so in time, none.
+        """
+        asked: dict[str, list[str]] = {}
+        for record in records:
+            asked.setdefault(record.instance, []).append(record.client)
+        here = self._node.clients.keys() & asked.pop(self._node.instance, ())
+        told = await together(
+            self._bus.ask(instance, "holds", _encode(clients), HOLDS_S) for instance, clients in asked.items()
+        )
+        return here.union(*(_names(answer) for each in told for answer in each.answers.values()))
+
+    async def _says_whom_it_holds(self, _sender: str, body: bytes) -> bytes:
+        return _encode([client for client in _names(body) if client in self._node.clients])
 
     def said(self, instance: str, session: str, data: bytes) -> bool | Deferred[bool]:
         """

@@ -9,7 +9,7 @@ begins a new one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,7 +21,6 @@ from gateway.core.partitions import ID_BITS, partition_for, session_id
 from gateway.node.background import Background
 from gateway.node.session_accord import Accord, Held
 from gateway.node.session_journal import Journal, Step
-from gateway.node.together import together
 from gateway.ports.realtime import StoreUnavailable
 from gateway.ports.sessions import Event, Opened, SessionRecord, SessionStore
 
@@ -29,6 +28,9 @@ __all__ = ["SessionEvents", "SessionWitness", "Sessions"]
 
 ATTEMPTS: Final = 3
 """How often a session is opened while others of its device come and go."""
+
+MOST_ASKED: Final = 4
+"""Open sessions of a device whose holders are asked; a device with more at once is not one that was lost."""
 
 _LOOK_S: Final = 0.02
 
@@ -72,7 +74,7 @@ class Sessions:
         most: Steps that wait while the store is away; those beyond are lost.
         lost: Called with the kind and why, for each of those.
         note: What must be known of a connection if this instance dies, by its public id.
-        holds: Whether another instance still has the connection of an open session.
+        holds: Which connections of open sessions other instances still have, by public id.
         taken: Called with a session that another instance has now, though its connection is here.
 
     Attributes:
@@ -95,7 +97,7 @@ class Sessions:
         most: int,
         lost: Callable[[str, str], None],
         note: Callable[[str], bytes],
-        holds: Callable[[SessionRecord], Awaitable[bool]],
+        holds: Callable[[Sequence[SessionRecord]], Awaitable[Collection[str]]],
         taken: Callable[[SessionRecord], None],
         events: SessionEvents | None = None,
         witnesses: tuple[SessionWitness, ...] = (),
@@ -183,8 +185,14 @@ class Sessions:
             )
             if isinstance(found, Opened):
                 return found
-            held = await together(_answered(self._holds(rival)) for rival in found.rivals)
-            gone = [rival for rival, holds in zip(found.rivals, held, strict=True) if not holds]
+            newest = found.rivals[:MOST_ASKED]
+            try:
+                held = await self._holds(newest)
+            except CancelledError:
+                raise
+            except Exception:  # Nobody could be asked: then their leases decide, not we.
+                held = {rival.client for rival in newest}
+            gone = [rival for rival in newest if rival.client not in held]
             # Of several whose holders are gone one goes on; the others are ended with their instance.
             over = gone[0] if gone else None
             beside |= {rival.id for rival in found.rivals if rival is not over}
@@ -302,15 +310,6 @@ class Sessions:
     def _told(self, record: SessionRecord, cause: str, ended_at: float) -> None:
         for witness in self._witnesses:
             witness.ended(record, cause, ended_at)
-
-
-async def _answered(asked: Awaitable[bool]) -> bool:
-    try:
-        return await asked
-    except CancelledError:
-        raise
-    except Exception:  # Nobody could be asked: then its lease decides, not we.
-        return True
 
 
 def _nothing(_record: SessionRecord) -> None:
