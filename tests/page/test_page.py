@@ -29,11 +29,15 @@ def browser() -> Iterator[Browser]:
 
 def player(browser: Browser, page: str, name: str) -> Window:
     window = browser.window()
+    arrive(window, page, name)
+    return window
+
+
+def arrive(window: Window, page: str, name: str) -> None:
     window.open(page)
     window.type("name", name)
     window.until("document.getElementById('strip').dataset.state === 'connected'")
     window.until("!document.getElementById('lobby').hidden")
-    return window
 
 
 def board(window: Window) -> str:
