@@ -32,7 +32,7 @@ and knows nothing of the gateway.
 MAY_IMPORT = {room: below for rooms, below in FLOORS for room in rooms}
 
 TOP = {
-    *("tap", "app", "cli", "routing", "reloading", "draining", "part", "live", "storage", "workers"),
+    *("tap", "app", "cli", "routing", "reloading", "draining", "part", "live", "storage", "tracing", "workers"),
     *("__init__", "__main__"),
 }
 PURE_LIBRARIES = {"msgspec", "automat", "google"}

@@ -36,7 +36,7 @@ from gateway.net.process import raise_descriptor_limit
 from gateway.node.api_keys import ApiKeys
 from gateway.node.background import Background
 from gateway.node.edge import Edge
-from gateway.node.filters import ClientAddress, Credentials, Match, Rule, Trace
+from gateway.node.filters import Chosen, ClientAddress, Credentials, Match, Rule, Trace
 from gateway.node.journal import HttpJournal
 from gateway.node.plan import Filter, Plan, ServedRoute
 from gateway.node.rules import ROOTS
@@ -48,6 +48,7 @@ from gateway.storage import Storage
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics, package_version
+from gateway.tracing import Tracing
 from gateway.upstream.asking import Asking
 from gateway.upstream.backends import Backends
 from gateway.upstream.call_backends import CallBackends
@@ -103,6 +104,15 @@ class Gateway:
         self._listens = False
         self.background = Background(reactor, self._task_failed)
 
+        self.tracing = Tracing(
+            reactor,
+            wall=wall,
+            metrics=self.metrics,
+            log=self.log,
+            spawn=self.background.spawn,
+            failed=self._task_failed,
+        )
+
         # Identity.
         self.fetch = Fetcher(reactor)
         self.storage = Storage(reactor, config.store, wall=wall, log=self.log, failed=self._task_failed)
@@ -113,11 +123,18 @@ class Gateway:
 
         # Upstreams, and the edge in front of them.
         self.backends = Backends(reactor, random.random, self.metrics, self._event)
-        self.calls = CallBackends(reactor, random.random, self.metrics, self._event)
+        self.calls = CallBackends(reactor, random.random, self.metrics, self.tracing.spans, self._event)
         access = AccessLog(logs, wall) if config.log.access else None
-        self.journal = HttpJournal(self.metrics, access, self.log)
+        self.journal = HttpJournal(self.metrics, access, self.log, self.tracing.spans)
         self.wiring = Wiring(
-            reactor, self.backends, self.calls, self.minter, self.metrics, refuse=self._refuse, crashed=self._crash
+            reactor,
+            self.backends,
+            self.calls,
+            self.minter,
+            self.metrics,
+            self.tracing.spans,
+            refuse=self._refuse,
+            crashed=self._crash,
         )
 
         # Real time: clients that stay, and who is asked about them.
@@ -128,6 +145,7 @@ class Gateway:
             lambda section: identity_block(section, self.minter),
             random.random,
             self.metrics,
+            self.tracing.spans,
         )
         self.live = Live(
             reactor,
@@ -156,6 +174,7 @@ class Gateway:
         """
         config, reactor = self.config, self.reactor
         capacity = self._raise_descriptor_limit()
+        self.tracing.configure(config.tracing)
         self.load_revocations(config)
         self.keys.start()
         self.backends.prepare(config.upstream)()
@@ -212,16 +231,18 @@ class Gateway:
         The filters in their order, and every path with what it leads to.
         """
         self.offered = operations_of(mounts)
+        self.journal.secrets = frozenset(name for name in (config.auth.query,) if name)
         routes = RouteTable(
             [*own_paths(self.why_not_ready), *self.live.entries(config), *self.wiring.entries(config, mounts)]
         )
         filters: tuple[Filter, ...] = (
             ClientAddress(AddressRule(config.listen.trusted_proxies)),
-            Trace(random.getrandbits),
+            Trace(random.getrandbits, self.tracing.spans, certified=config.tracing.trust_certificates),
             # Limits per address belong here: before a token costs anything.
             Match(routes, ServedRoute("_options", Options(), auth=False)),
             # CORS belongs here: a preflight has no token.
             Credentials(self.authenticator, CredentialSource(config.auth), check_scopes, self.wall),
+            Chosen(self.tracing.spans),
             # Limits per user belong here, and after the rule idempotency.
             Rule(),
         )
@@ -308,6 +329,7 @@ class Gateway:
         await self.calls.stop()
         self.fetch.close()
         await self.storage.stop()
+        await self.tracing.stop()
 
     # Beside the requests.
 

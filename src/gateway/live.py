@@ -212,7 +212,8 @@ def _nobody(*_: Any) -> Backend:
 
 def _entry(path: str, method: bytes, handler: RouteHandler) -> Entry[ServedRoute]:
     # The name is the path: metrics and access lines tell several of them apart.
-    return Entry(path, frozenset((method,)), ServedRoute(path, handler, auth=False, methods=(method.decode("ascii"),)))
+    served = ServedRoute(path, handler, auth=False, methods=(method.decode("ascii"),), template=path)
+    return Entry(path, frozenset((method,)), served)
 
 
 class _Forms:

@@ -92,6 +92,7 @@ class Reloading:
                 gateway.background.spawn("descriptors.ask", self._ask_again())
             gateway.site.configure(config.limits)
             gateway.logs.set_level(config.log.level)
+            gateway.tracing.configure(config.tracing)
             gateway.admin.configure(config.listen, config.admin_key)
             gateway.api_keys.configure(config.admin_key)
             self.fault = ""

@@ -24,6 +24,7 @@ from gateway.node.plan import ServedRoute
 from gateway.node.rules import ROOTS, RouteRule, context_of
 from gateway.ports.http import Exchange, RouteHandler
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 from gateway.upstream.backends import Backends
 from gateway.upstream.call_backends import CallBackends
 from gateway.upstream.mounts import Mount
@@ -66,6 +67,7 @@ class Wiring:
         calls: CallBackends,
         minter: Minter,
         metrics: Metrics,
+        spans: Spans,
         *,
         refuse: Callable[[Exchange, Problem], None],
         crashed: Callable[[Exchange, Failure], None],
@@ -75,6 +77,7 @@ class Wiring:
         self._calls = calls
         self._minter = minter
         self._metrics = metrics
+        self._spans = spans
         self._refuse = refuse
         self._crashed = crashed
 
@@ -106,8 +109,9 @@ class Wiring:
             clock=self._reactor,
             random=random.random,
             metrics=self._metrics,
+            spans=self._spans,
         )
-        served = self._served(route, route.name or str(route.path), handler, config)
+        served = self._served(route, route.name or str(route.path), str(route.path), handler, config)
         return Entry(str(route.path), frozenset(method.encode("ascii") for method in route.methods), served)
 
     def _called(
@@ -129,11 +133,11 @@ class Wiring:
             crashed=self._crashed,
             clock=self._reactor,
         )
-        served = self._served(route, mount.name, handler, config)
+        served = self._served(route, mount.name, mount.path, handler, config)
         methods = frozenset(method.encode("ascii") for method in mount.methods)
         return Entry(mount.path, methods, served, encoded_slash=True)
 
-    def _served(self, route: Route, name: str, handler: RouteHandler, config: Config) -> ServedRoute:
+    def _served(self, route: Route, name: str, path: str, handler: RouteHandler, config: Config) -> ServedRoute:
         section = next(upstream for upstream in config.upstream if upstream.name == route.upstream)
         rule = None
         if route.when is not None:
@@ -151,4 +155,5 @@ class Wiring:
             timeout_s=route.timeout_s if route.timeout_s is not None else section.timeout_s,
             max_body_bytes=most,
             methods=route.methods,
+            template=path,
         )

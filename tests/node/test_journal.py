@@ -22,6 +22,7 @@ from gateway.telemetry.access import AccessLog
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.sink import Sink
+from gateway.telemetry.spans import Spans
 
 WALL = 1_790_000_000.25
 
@@ -68,7 +69,7 @@ class Kept:
         self._sink = Sink(self._descriptor)
         self.logs = Logs(self._sink, pretty=False)
         self.access = AccessLog(self.logs, lambda: WALL)
-        self.journal = HttpJournal(self.metrics, self.access, None)
+        self.journal = HttpJournal(self.metrics, self.access, None, Spans.off())
 
     def lines(self) -> list[dict[str, Any]]:
         self._sink.stop()

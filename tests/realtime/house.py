@@ -23,6 +23,7 @@ from gateway.config.load import parse
 from gateway.config.realtime_sections import BackendCall
 from gateway.config.sections import Config
 from gateway.core.identity import Identity
+from gateway.core.trace import TraceContext
 from gateway.dialects.centrifuge_json import CentrifugeJson
 from gateway.memory.broker import MemoryBroker, MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
@@ -237,7 +238,9 @@ class Asked:
         self._answers = answers
         self.calls: list[tuple[dict[str, Any], bytes, Identity | None]] = []
 
-    async def ask(self, facts: Facts, data: bytes, identity: Identity | None, trace: str = "") -> bytes:
+    async def ask(
+        self, facts: Facts, data: bytes, identity: Identity | None, trace: TraceContext | None = None
+    ) -> bytes:
         """Answer as the test wants it."""
         del trace
         self.calls.append((dict(facts), data, identity))

@@ -19,8 +19,10 @@ from gateway.auth.identity_block import identity_block
 from gateway.auth.minted import Minter
 from gateway.config.sections import Upstream
 from gateway.core.identity import Identity
+from gateway.core.trace import TraceContext
 from gateway.core.verdicts import ClientError
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 from gateway.upstream.asking import Asking, Maker
 from gateway.upstream.backends import Backends
 from gateway.upstream.call_backends import CallBackends
@@ -30,7 +32,7 @@ reactor: Any = installed
 
 ROOTS = frozenset(("claims", "command", "data"))
 ALICE = Identity("alice", "https://id.example", time.time() + 3600, 0, None, None, frozenset(), {"sub": "alice"})
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", sampled=False)
 FACTS: dict[str, dict[str, Any]] = {
     "claims": {"sub": "alice"},
     "command": {"id": "7", "idempotency_key": "c-7", "own_key": False},
@@ -81,11 +83,13 @@ async def running(*sections: Upstream) -> AsyncIterator[Running]:
     """
     metrics = Metrics()
     backends = Backends(reactor, random.random, metrics, lambda *_: None)
-    calls = CallBackends(reactor, random.random, metrics, lambda *_: None)
+    calls = CallBackends(reactor, random.random, metrics, Spans.off(), lambda *_: None)
     backends.prepare(sections)()
     await calls.start(sections)
     minter = Minter("gateway", time.time)
-    made = Asking(reactor, backends, calls, lambda one: identity_block(one, minter), random.random, metrics)
+    made = Asking(
+        reactor, backends, calls, lambda one: identity_block(one, minter), random.random, metrics, Spans.off()
+    )
     try:
         yield Running(made, backends, calls)
     finally:

@@ -27,6 +27,7 @@ from gateway.node.filters import ClientAddress, Match, Trace
 from gateway.node.plan import Plan, ServedRoute
 from gateway.ports.http import Exchange, Peer
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 from gateway.upstream.backends import Backends
 from gateway.upstream.cluster import Cluster
 from gateway.upstream.pool import Pool
@@ -155,7 +156,7 @@ class Gate:
 
         self.edge = Edge(Plan((), RouteTable([])), clock().seconds, self.journal)
         table = RouteTable([self._entry(route, sections[route.upstream]) for route in routes])
-        filters = (ClientAddress(AddressRule(())), Trace(bits.getrandbits), Match(table), known)
+        filters = (ClientAddress(AddressRule(())), Trace(bits.getrandbits, Spans.off()), Match(table), known)
         self.edge.plan = Plan(filters, table)
         self.site = ChannelFactory(self.edge, limits or Limits(), clock())
         self.clients: list[RawClient] = []
@@ -173,6 +174,7 @@ class Gate:
             clock=clock(),
             random=self.chance,
             metrics=self.metrics,
+            spans=Spans.off(),
         )
         served = ServedRoute(
             route.name or str(route.path),

@@ -59,7 +59,7 @@ async def test_grpc_asks_what_the_configuration_says() -> None:
             assert (await failure(call, b'{"user":"mallory"}')).code == 107
             assert len(asked) == 1
             metadata = served.metadata[0]
-            assert (metadata["x-user-id"], metadata["traceparent"]) == ("alice", TRACE)
+            assert (metadata["x-user-id"], metadata["traceparent"]) == ("alice", TRACE.header().decode())
             assert "idempotency-key" not in metadata
             assert 0 < served.remaining[0] <= 5
             keyed = {**FACTS, "command": {"id": "7", "idempotency_key": "once", "own_key": True}}
@@ -84,7 +84,7 @@ async def test_http_asks_what_the_configuration_says() -> None:
             assert b"\n" not in reply
             (asked,) = backend.asked
             assert asked.body == {"text": "hi", "who": {"user": "alice", "x": 1}, "n": "7"}
-            assert (asked.headers["x-user-id"], asked.headers["traceparent"]) == ("alice", TRACE)
+            assert (asked.headers["x-user-id"], asked.headers["traceparent"]) == ("alice", TRACE.header().decode())
             assert (asked.headers["idempotency-key"], asked.headers["content-type"]) == ("once", "application/json")
             for wrong in (b"[1]", b'"text"', b"{"):
                 assert (await failure(make(section, ROOTS), wrong)).code == 107

@@ -24,6 +24,7 @@ from twisted.internet.task import deferLater
 from gateway.config.sections import Retry, Upstream
 from gateway.ports.calls import Call, CallFailed, CallReply
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 from gateway.upstream.calls import GrpcUpstream
 
 pytestmark = pytest.mark.timeout(60)
@@ -38,7 +39,7 @@ def echo(request: bytes, context: Any) -> bytes:
 @asynccontextmanager
 async def upstream(*ports: int, **options: Any) -> AsyncIterator[GrpcUpstream]:
     section = replace(Upstream(name="test", grpc=tuple(f"127.0.0.1:{port}" for port in ports)), **options)
-    made = GrpcUpstream(section, reactor, random.random, Metrics())
+    made = GrpcUpstream(section, reactor, random.random, Metrics(), Spans.off())
     made.start()
     try:
         yield made

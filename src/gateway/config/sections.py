@@ -17,6 +17,7 @@ from gateway.config.fields import KIB, MIB, Network, Secret
 from gateway.config.fields import key as _
 from gateway.config.realtime_sections import Channel, Realtime, Rpc, WebSocket
 from gateway.config.store_section import Store
+from gateway.config.tracing_section import Tracing
 from gateway.config.upstream_sections import Breaker, Health, Outlier, Retry, Upstream, UpstreamTls
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Rpc",
     "Secret",
     "Store",
+    "Tracing",
     "Upstream",
     "UpstreamTls",
     "WebSocket",
@@ -328,6 +330,7 @@ class Config:
     realtime: Realtime = field(default_factory=Realtime, metadata=_("Sessions, presence, and what backends are told."))
     admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port.", at="admin.key"))
     log: Log = field(default_factory=Log, metadata=_("The log."))
+    tracing: Tracing = field(default_factory=Tracing, metadata=_("Traces."))
     drain_timeout_s: float = field(
         default=30.0,
         metadata=_(

@@ -10,11 +10,17 @@ the cheapest way to send a head.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["CHUNKED", "Header", "RequestHead", "ResponseHead", "block_of", "values_of"]
+__all__ = ["CHUNKED", "METHOD_NAMES", "Header", "RequestHead", "ResponseHead", "block_of", "values_of"]
 
 Header = tuple[bytes, bytes]
+
+METHOD_NAMES: Final = {
+    method.encode("ascii"): method
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
+}
+"""Methods that have a name of their own in spans; every other is ``_OTHER`` there."""
 
 CHUNKED = -1
 """The ``body_length`` of a message whose length is not known beforehand."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from gateway.core.ids import Bits
 from gateway.core.message import RequestHead, values_of
 
-__all__ = ["TraceContext", "new", "parse", "read"]
+__all__ = ["TraceContext", "below_of", "new", "parse", "read"]
 
 _LONGEST_STATE = 512
 _MOST_MEMBERS = 32
@@ -35,7 +35,7 @@ class TraceContext:
     Attributes:
         trace_id: 32 lower-case hexadecimal digits.
         parent_id: 16 of them: the span that whoever is asked next becomes a child of.
-        sampled: The trace is recorded.
+        sampled: The trace is recorded. Whoever began it may still decide so.
         state: ``tracestate``, one line, perhaps empty.
     """
 
@@ -70,9 +70,24 @@ class TraceContext:
         return line + b"tracestate: %b\r\n" % self.state if self.state else line
 
 
-def new(bits: Bits, *, sampled: bool = False) -> TraceContext:
+def below_of(ratio: float) -> str:
+    """
+    Say which of all traces are a share of *ratio*: those whose ids' last 16 digits sort below what is returned.
+
+    That is how OpenTelemetry's TraceIdRatioBased decides, so whoever else decides by the id decides the same.
+    """
+    if ratio >= 1:
+        return "g"  # Sorts behind every digit.
+    return f"{round(ratio * 2**64):016x}" if ratio > 0 else ""
+
+
+def new(bits: Bits, *, sampled: bool = False, below: str = "") -> TraceContext:
     """
     Begin a trace.
+
+    Args:
+        sampled: It is recorded in any case.
+        below: Else it is if its id is among these, see ``below_of``; empty: never.
     """
     digits = f"{bits(192):048x}"
     trace_id, parent_id = digits[:32], digits[32:]
@@ -80,7 +95,7 @@ def new(bits: Bits, *, sampled: bool = False) -> TraceContext:
     return TraceContext(
         trace_id if trace_id != _NO_TRACE else _NO_TRACE[:-1] + "1",
         parent_id if parent_id != _NO_SPAN else _NO_SPAN[:-1] + "1",
-        sampled=sampled,
+        sampled=sampled or trace_id[16:] < below,
     )
 
 

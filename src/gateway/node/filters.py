@@ -2,7 +2,7 @@
 What every request passes before its route's handler, one small filter each.
 
 The order is stated in ``app.py``: client address, trace, per-address limit, route, CORS,
-credentials, per-user limit, rule, idempotency. A filter lets pass, makes wait, or raises
+credentials, chosen users, per-user limit, rule, idempotency. A filter lets pass, makes wait, or raises
 ``Problem``; see ``node.plan.Filter``.
 """
 
@@ -23,8 +23,9 @@ from gateway.core.trace import TraceContext, new, read
 from gateway.node.plan import ServedRoute
 from gateway.ports.http import Exchange
 from gateway.ports.identity import Authenticator
+from gateway.telemetry.spans import Spans
 
-__all__ = ["ClientAddress", "Credentials", "Match", "Rule", "TokenSource", "Trace"]
+__all__ = ["Chosen", "ClientAddress", "Credentials", "Match", "Rule", "TokenSource", "Trace"]
 
 
 class TokenSource(Protocol):
@@ -68,10 +69,15 @@ class Trace:
 
     Args:
         bits: So many random bits, as a number.
+        spans: Says which traces are recorded.
+        certified: Traces of peers that showed a client certificate are continued, too.
     """
 
-    def __init__(self, bits: Bits) -> None:
+    def __init__(self, bits: Bits, spans: Spans, *, certified: bool = False) -> None:
         self._bits = bits
+        self._spans = spans
+        self._sampling = spans.sampling
+        self._certified = certified
 
     def __call__(self, exchange: Exchange) -> None:
         """
@@ -80,18 +86,38 @@ class Trace:
         context: TraceContext | None = None
         request_id = ""
         if exchange.trusted:
-            inbound = read(exchange.head)
-            context = inbound.child(self._bits) if inbound is not None else None
             given = exchange.head.fields.get(b"x-request-id")
             if given is not None and acceptable(given):
                 request_id = given.decode("ascii")
+        if exchange.trusted or (self._certified and exchange.peer.certificate_subject is not None):
+            context = read(exchange.head)
+            # Where no spans are made, none may stand between the peer's and the backend's.
+            if context is not None and self._spans.on:
+                context = context.child(self._bits)
         if context is None:
-            context = new(self._bits)
+            context = new(self._bits, below=self._sampling.below)
         exchange.trace = context
         exchange.request_id = request_id = request_id or context.trace_id
         line = b"X-Request-Id: %b\r\n" % request_id.encode("ascii")
         exchange.response_block = line
-        exchange.outbound_block = b"%b%b%b" % (exchange.outbound_block, line, context.block())
+        exchange.outbound_block = b"%b%b" % (exchange.outbound_block, line)
+
+
+class Chosen:
+    """
+    Has the traces of chosen users recorded, once it is known who asks.
+    """
+
+    def __init__(self, spans: Spans) -> None:
+        self._sampling = spans.sampling
+
+    def __call__(self, exchange: Exchange) -> None:
+        """
+        Look whether the caller is chosen.
+        """
+        sampling = self._sampling
+        if sampling.users and exchange.identity is not None and sampling.wants(exchange.identity.subject):
+            exchange.trace.sampled = True
 
 
 class Match:

@@ -1,5 +1,5 @@
 """
-One access line and one set of counts for each exchange.
+One access line and one set of counts for each exchange, and a span where its trace is recorded.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from gateway.core.problems import Problem
+from gateway.node.http_spans import tell_request
 from gateway.ports.http import Exchange, Peer
 from gateway.telemetry.access import MAX_PATH, AccessLine, AccessLog
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 from gateway.telemetry.tally import Count, Series
 
 __all__ = ["HttpJournal"]
@@ -49,14 +51,19 @@ class _Kind:
 
 class HttpJournal:
     """
-    The ``node.edge.Journal`` that writes to metrics and the access log.
+    The ``node.edge.Journal`` that writes to metrics, the access log and spans.
 
     Args:
         access: None switches access lines off.
         log: A structlog logger, for our own failures.
+
+    Attributes:
+        secrets: Names in a query whose values are shown nowhere.
     """
 
-    def __init__(self, metrics: Metrics, access: AccessLog | None, log: Any) -> None:
+    def __init__(self, metrics: Metrics, access: AccessLog | None, log: Any, spans: Spans) -> None:
+        self._spans = spans
+        self.secrets: frozenset[str] = frozenset()
         self._metrics = metrics
         self._access = access
         self._log = log
@@ -67,8 +74,11 @@ class HttpJournal:
 
     def request(self, exchange: Exchange, ended_at: float, *, whole: bool) -> None:
         """
-        Count one exchange and write its line.
+        Count one exchange, write its line, and tell its span if it has one.
         """
+        trace = exchange.trace
+        if trace is not None and trace.sampled:
+            tell_request(self._spans, exchange, ended_at, whole=whole, secrets=self.secrets)
         head = exchange.head
         downstream = exchange.downstream
         route = exchange.route
@@ -118,7 +128,7 @@ class HttpJournal:
             f'{kind.begins}"ts":"{access.stamp()}"{kind.asked}"path":"{path.decode("ascii")}"{kind.answered}'
             f'"duration_ms":{lasted * 1000:.3f},"route":{quoted[name]}{sent}'
             f',"client":{quoted[exchange.client_host]},"peer":{quoted[exchange.peer.host]}{sub}'
-            f',"request_id":"{exchange.request_id}","trace_id":"{exchange.trace.trace_id}"'
+            f',"request_id":"{exchange.request_id}","trace_id":"{trace.trace_id}"'
             f',"upstream":{quoted[upstream]},"target":{quoted[exchange.upstream_target]}'
             f',"attempts":1,"ttfb_ms":{exchange.upstream_ttfb_s * 1000:.3f}{ua}{_ENDS[head.minor][exchange.peer.tls]}'
         )

@@ -25,7 +25,8 @@ class ServedRoute:
     One route as it is served.
 
     Attributes:
-        name: The label in metrics, logs and spans.
+        name: The label in metrics and logs.
+        template: The path as it is configured, for spans; empty where several lead here.
         handler: Who answers.
         auth: Whether a token is required; True unless the configuration says ``auth = "none"``.
         credentials: Where the token may stand: ``header``, ``cookie``, ``query``.
@@ -45,6 +46,7 @@ class ServedRoute:
     timeout_s: float = 10.0
     max_body_bytes: int = 64 * 1024 * 1024
     methods: tuple[str, ...] = ()
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from gateway.core import commands as c
 from gateway.core.channels import ChannelMatch
 from gateway.core.identity import Revocation
 from gateway.core.publications import ClientInfo, Published, PublishOptions
+from gateway.core.trace import TraceContext
 from gateway.core.trace import new as new_trace
 from gateway.core.verdicts import CloseReason, UnsubscribeReason
 from gateway.core.wheel import Wheel
@@ -313,11 +314,11 @@ class RealtimeNode:
 
     # What backends are told and asked.
 
-    def trace(self, client: Client) -> str:
+    def trace(self, client: Client) -> TraceContext:
         """
-        Begin a trace for a command that leads to a backend; the value of its ``traceparent``.
+        Begin a trace for a command that leads to a backend.
         """
-        return new_trace(self.bits).header().decode("ascii")
+        return new_trace(self.bits)
 
     def tell_dropped(self, client: Client, dropped: Mapping[str, int]) -> None:
         """

@@ -16,6 +16,7 @@ from gateway.config.realtime_sections import BackendCall, Channel, Decision, Pub
 from gateway.config.units import Rate
 from gateway.core.channels import ChannelTable, variables_of
 from gateway.core.publications import PublishOptions
+from gateway.core.trace import TraceContext
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.ports.backends import Backend, Facts
 
@@ -108,7 +109,7 @@ class Decider:
             except Denied as denied:
                 raise ClientError(ErrorCode.PERMISSION_DENIED) from denied
 
-    async def ask(self, facts: Facts, data: bytes, identity: Any, trace: str = "") -> bytes:
+    async def ask(self, facts: Facts, data: bytes, identity: Any, trace: TraceContext | None = None) -> bytes:
         """
         Ask the backend; empty at once without one.
 
@@ -135,7 +136,7 @@ class Snapshooter:
         self._data = section.data
         self._version = section.version
 
-    async def take(self, facts: Facts, identity: Any, trace: str = "") -> tuple[bytes, int]:
+    async def take(self, facts: Facts, identity: Any, trace: TraceContext | None = None) -> tuple[bytes, int]:
         """
         Return the state as JSON text, and its version (0 if it has none).
 
@@ -243,7 +244,7 @@ class Method:
         """Whether there is nothing to decide about it."""
         return self._when is None
 
-    async def call(self, facts: Facts, data: bytes, identity: Any, trace: str) -> bytes:
+    async def call(self, facts: Facts, data: bytes, identity: Any, trace: TraceContext | None) -> bytes:
         """
         Call the backend.
 

@@ -17,6 +17,7 @@ from gateway.core.channels import ChannelMatch
 from gateway.core.identity import Identity
 from gateway.core.publications import Position, Publication
 from gateway.core.streams import is_recovered, until_hole
+from gateway.core.trace import TraceContext
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.node.facts import channel_facts
 from gateway.node.rulebook import ChannelRule, encoded
@@ -150,7 +151,7 @@ async def make(
     client, match = subscription.client, subscription.match
     rule = match.rule
     facts = channel_facts(client, match)
-    trace = ""
+    trace: TraceContext | None = None
     if not allowed:
         trace = await _decide(node, subscription, asked, facts)
     subscription.join_leave = asked.join_leave and rule.join_leave
@@ -185,15 +186,17 @@ async def make(
     )
 
 
-async def _decide(node: RealtimeNode, subscription: Subscription, asked: c.Subscribe, facts: Mapping[str, Any]) -> str:
+async def _decide(
+    node: RealtimeNode, subscription: Subscription, asked: c.Subscribe, facts: Mapping[str, Any]
+) -> TraceContext | None:
     client = subscription.client
     decider = subscription.match.rule.subscribe
     if decider.token:
         subscription.expires_at = (await _verified(node, client, asked.channel, asked.token)).expires_at
-        return ""
+        return None
     decider.allow(facts, anonymous=client.identity is None)
     if not decider.asks:
-        return ""
+        return None
     trace = node.trace(client)
     await decider.ask(facts, asked.data, client.identity, trace)
     return trace

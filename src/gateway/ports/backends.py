@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from gateway.core.identity import Identity
+from gateway.core.trace import TraceContext
 
 __all__ = ["Backend", "Facts"]
 
@@ -23,14 +24,16 @@ class Backend(Protocol):
     One call of the configuration.
     """
 
-    async def ask(self, facts: Facts, data: bytes, identity: Identity | None, trace: str = "") -> bytes:
+    async def ask(
+        self, facts: Facts, data: bytes, identity: Identity | None, trace: TraceContext | None = None
+    ) -> bytes:
         """
         Make the call. Cancelling the awaiting Deferred cancels it at the backend too.
 
         Args:
             data: JSON text that becomes the request, under what ``set`` fills; empty for none.
             identity: Told to the backend as its upstream is configured.
-            trace: A ``traceparent`` to pass on, or empty.
+            trace: The place that the call is below; passed on.
 
         Returns:
             The answer as JSON text on one line; empty if it has none.

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gateway.core.trace import TraceContext
+
 __all__ = ["Call", "CallFailed", "CallReply", "CallUpstream", "Metadata"]
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -26,6 +28,8 @@ class Call:
         timeout_s: Seconds left; every call has a deadline.
         idempotent: A second attempt is safe even after the backend may have seen the first.
         reply_class: The message class that comes back (its ``FromString`` is used); None gives bytes.
+        trace: The place that the call is below; passed on as metadata, each attempt as a place of its own where the
+            trace is recorded.
     """
 
     method: str
@@ -34,6 +38,7 @@ class Call:
     timeout_s: float = 10.0
     idempotent: bool = False
     reply_class: Any = None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ class Exchange:
         client_scheme: ``"http"`` or ``"https"`` as the client saw it, by the same rule.
         trusted: The peer is a trusted proxy: its request id and trace context are believed.
         request_id: Ours, or a trusted peer's.
-        trace: The W3C context to pass on; set by the trace filter.
+        trace: The W3C context to pass on (``core.trace.TraceContext``); set by the trace filter.
         identity: Set once the caller is known.
         started_at: Monotonic seconds at the end of the headers.
         deadline: Monotonic seconds after which the answer is 504, retries included.
@@ -213,7 +213,7 @@ class Exchange:
             gives up on the exchange, before it was finished. Must cancel what runs for it.
         response_block: Header lines that the gateway adds to whatever is answered.
         outbound_block: Header lines that the gateway adds to whatever a backend is asked:
-            forwarded address, request id, trace context. Identity is the proxy's affair.
+            forwarded address, request id. Identity and trace are the affair of whoever asks.
         query: The raw query to forward, without ``?`` and without a token that stood in it.
         status: Of the final response; 499 if the client left before one was sent.
         flag: Two or three letters of what went wrong (``core.problems``); empty if nothing.

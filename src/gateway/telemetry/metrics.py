@@ -90,6 +90,12 @@ class Metrics:
         self.jwks_age = Reading("gateway_jwks_age_seconds", "Age of the keys of an issuer.", ("issuer",))
         self.token_cache = Reading("gateway_token_cache_entries", "Verified tokens remembered.")
 
+        # Traces.
+        self.spans = Tally("gateway_spans", "Spans made, by what became of them.", ("outcome",))
+        self.span_exports = Tally("gateway_span_exports", "Attempts to send spans, by outcome.", ("outcome",))
+        self.spans_waiting = Reading("gateway_spans_waiting", "Spans that wait for the collector.")
+        self.span_bytes_waiting = Reading("gateway_spans_waiting_bytes", "What they take.")
+
         # The instance.
         self.log_dropped = Reading("gateway_log_dropped", "Log lines dropped because nobody took them.", counter=True)
         self.config_reloads = Tally("gateway_config_reloads", "Reloads of the configuration, by result.", ("result",))

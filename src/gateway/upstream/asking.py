@@ -19,6 +19,7 @@ from gateway.core.transcoding.rules import BadRule, direct
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.ports.backends import Backend
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 from gateway.upstream.asking_grpc import GrpcAsked
 from gateway.upstream.asking_http import HttpAsked
 from gateway.upstream.backends import Backends
@@ -49,6 +50,7 @@ class Asking:
         tell: Tell,
         random: Callable[[], float],
         metrics: Metrics,
+        spans: Spans,
     ) -> None:
         self.reactor = reactor
         self.backends = backends
@@ -56,6 +58,7 @@ class Asking:
         self.tell = tell
         self.random = random
         self.metrics = metrics
+        self.spans = spans
 
     def maker(self, sections: Iterable[Upstream], schemas: Mapping[str, Schema]) -> Maker:
         """
@@ -110,6 +113,7 @@ class Maker:
                 reactor=asking.reactor,
                 random=asking.random,
                 metrics=asking.metrics,
+                spans=asking.spans,
                 **common,
             )
         schema = self._schemas.get(name)

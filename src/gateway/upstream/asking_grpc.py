@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from gateway.config.expressions import Denied, Expression
 from gateway.core.identity import Identity
 from gateway.core.problems import Problem
+from gateway.core.trace import TraceContext
 from gateway.core.transcoding.binding import Binding
 from gateway.core.transcoding.encode import Encoders, Unwritable
 from gateway.core.verdicts import ClientError, ErrorCode
@@ -80,7 +81,9 @@ class GrpcAsked:
         self._codes = codes
         self._clock = clock
 
-    async def ask(self, facts: Facts, data: bytes, identity: Identity | None, trace: str = "") -> bytes:
+    async def ask(
+        self, facts: Facts, data: bytes, identity: Identity | None, trace: TraceContext | None = None
+    ) -> bytes:
         """
         Make the call (``Backend.ask``).
         """
@@ -90,8 +93,8 @@ class GrpcAsked:
         except Problem as problem:
             raise of_problem(problem) from problem
         key = own_key(facts)
-        metadata = self._metadata(identity, trace, key)
-        call = Call(self._binding.call, message, metadata, self._timeout_s, bool(key), self._reply_class)
+        metadata = self._metadata(identity, key)
+        call = Call(self._binding.call, message, metadata, self._timeout_s, bool(key), self._reply_class, trace)
         try:
             reply = await self._upstream().call(call)
             return self._write(reply.message)
@@ -102,15 +105,13 @@ class GrpcAsked:
         except Unwritable as error:
             raise ClientError(ErrorCode.INTERNAL) from error
 
-    def _metadata(self, identity: Identity | None, trace: str, key: str) -> list[tuple[str, str | bytes]]:
+    def _metadata(self, identity: Identity | None, key: str) -> list[tuple[str, str | bytes]]:
         pairs: list[tuple[str, str | bytes]] = []
         if identity is not None:
             for line in self._tell(identity).split(b"\r\n"):
                 name, colon, value = line.partition(b": ")
                 if colon:
                     pairs.append((name.decode("ascii").lower(), value.decode("latin-1")))
-        if trace:
-            pairs.append(("traceparent", trace))
         if key:
             pairs.append(("idempotency-key", key_text(key)))
         return pairs

@@ -22,14 +22,17 @@ from gateway.config.sections import Upstream
 from gateway.core.backoff import backoff, retry_after_s
 from gateway.core.identity import Identity
 from gateway.core.problems import Problem
+from gateway.core.trace import TraceContext
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.ports.backends import Facts
 from gateway.ports.upstream import Fault
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 from gateway.upstream.agent import PoolAgent
 from gateway.upstream.asking_data import body_of, given_by, key_text, query_of
 from gateway.upstream.asking_errors import of_status
 from gateway.upstream.asking_grpc import evaluated, own_key
+from gateway.upstream.attempt_spans import tell_attempt
 from gateway.upstream.cluster import Cluster, Member
 from gateway.upstream.fetch import Fetched, TooLarge, send
 from gateway.upstream.pool import Pool
@@ -67,6 +70,7 @@ class HttpAsked:
         reactor: Any,
         random: Callable[[], float],
         metrics: Metrics,
+        spans: Spans,
     ) -> None:
         self._cluster = cluster
         self._section = section
@@ -79,8 +83,11 @@ class HttpAsked:
         self._reactor = reactor
         self._random = random
         self._metrics = metrics
+        self._spans = spans
 
-    async def ask(self, facts: Facts, data: bytes, identity: Identity | None, trace: str = "") -> bytes:
+    async def ask(
+        self, facts: Facts, data: bytes, identity: Identity | None, trace: TraceContext | None = None
+    ) -> bytes:
         """
         Send the request (``Backend.ask``).
         """
@@ -92,10 +99,10 @@ class HttpAsked:
         else:
             body = body_of(data, values)
         key = own_key(facts)
-        headers = self._headers(identity, trace, key, has_body=body is not None)
+        headers = self._headers(identity, key, has_body=body is not None)
         try:
             fetched = await self._asked(
-                query, headers, body, may_repeat=bool(key) or self._method in self._section.retry.methods
+                query, headers, body, trace, may_repeat=bool(key) or self._method in self._section.retry.methods
             )
         except (Problem, Fault, TookTooLong, TooLarge) as error:
             raise ClientError(ErrorCode.INTERNAL) from error
@@ -112,7 +119,7 @@ class HttpAsked:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ClientError(ErrorCode.INTERNAL) from error
 
-    def _headers(self, identity: Identity | None, trace: str, key: str, *, has_body: bool) -> Headers:
+    def _headers(self, identity: Identity | None, key: str, *, has_body: bool) -> Headers:
         headers = Headers({b"accept": [b"application/json"]})
         if has_body:
             headers.setRawHeaders(b"content-type", [b"application/json"])
@@ -121,13 +128,13 @@ class HttpAsked:
                 name, colon, value = line.partition(b": ")
                 if colon:
                     headers.addRawHeader(name, value)
-        if trace:
-            headers.setRawHeaders(b"traceparent", [trace.encode("ascii")])
         if key:
             headers.setRawHeaders(b"idempotency-key", [key_text(key).encode("ascii")])
         return headers
 
-    async def _asked(self, query: str, headers: Headers, body: bytes | None, *, may_repeat: bool) -> Fetched:
+    async def _asked(
+        self, query: str, headers: Headers, body: bytes | None, trace: TraceContext | None, *, may_repeat: bool
+    ) -> Fetched:
         cluster = self._cluster()
         clock = self._reactor
         deadline = clock.seconds() + self._timeout_s
@@ -138,7 +145,7 @@ class HttpAsked:
         try:
             while True:
                 try:
-                    fetched = await self._attempt(cluster, tried, deadline, query, headers, body)
+                    fetched = await self._attempt(cluster, tried, deadline, query, headers, body, trace)
                 except Fault as fault:
                     ok = None if fault.kind == "overflow" else False
                     wait = self._retry_after(fault, len(tried), deadline, may_repeat=may_repeat)
@@ -168,6 +175,7 @@ class HttpAsked:
         query: str,
         headers: Headers,
         body: bytes | None,
+        trace: TraceContext | None,
     ) -> Fetched:
         clock = self._reactor
         now = clock.seconds()
@@ -176,6 +184,9 @@ class HttpAsked:
         cluster.began(member)
         ok: bool | None = None
         outcome = "cancelled"
+        status = 0
+        place = self._spans.child(trace) if trace is not None and trace.sampled else None
+        _tell_of(place or trace, headers)
         left = max(0.001, deadline - now)
         pool = member.value
         host = self._section.host.encode("ascii") if self._section.host not in {None, "client"} else b""
@@ -184,7 +195,8 @@ class HttpAsked:
         try:
             sending = Deferred.fromCoroutine(send(clock, agent, self._method, url, headers, body, MOST_ANSWER))
             fetched = await sending.addTimeout(left, clock)
-            ok = _is_well(fetched.status)
+            status = fetched.status
+            ok = _is_well(status)
             outcome = "ok" if ok else "error"
             return fetched
         except ResponseFailed as failed:
@@ -199,8 +211,24 @@ class HttpAsked:
             ok, outcome = False, "malformed"
             raise
         finally:
-            cluster.ended(member, clock.seconds(), ok=ok)
+            ended = clock.seconds()
+            cluster.ended(member, ended, ok=ok)
             self._metrics.upstream_attempts.inc(cluster.name, outcome)
+            if place is not None and trace is not None:
+                tell_attempt(
+                    self._spans,
+                    place,
+                    trace,
+                    now,
+                    ended,
+                    method=self._method.encode("ascii"),
+                    target=pool.target,
+                    path=(self._path + (f"?{query}" if query else "")).encode("latin-1", "replace"),
+                    upstream=cluster.name,
+                    status=status,
+                    outcome=outcome,
+                    resends=len(tried) - 1,
+                )
 
     def _retry_after(self, fault: Fault, attempts: int, deadline: float, *, may_repeat: bool) -> float | None:
         retry = self._section.retry
@@ -225,6 +253,14 @@ class HttpAsked:
         retry = self._section.retry
         wait = backoff(attempts, retry.backoff_base_s, retry.backoff_max_s, self._random, at_least_s=at_least_s)
         return wait if self._reactor.seconds() + wait < deadline else None
+
+
+def _tell_of(place: TraceContext | None, headers: Headers) -> None:
+    if place is None:
+        return
+    headers.setRawHeaders(b"traceparent", [place.header()])
+    if place.state:
+        headers.setRawHeaders(b"tracestate", [place.state])
 
 
 def _is_well(status: int) -> bool:

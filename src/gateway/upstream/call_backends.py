@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from gateway.config.sections import Upstream
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 from gateway.upstream.calls import GrpcUpstream
 from gateway.upstream.descriptors import Schema, SchemaError, load_schema, schema_from_files
 
@@ -48,11 +49,13 @@ class CallBackends:
         reactor: Any,
         random: Callable[[], float],
         metrics: Metrics,
+        spans: Spans,
         changed: Callable[[str, dict[str, Any]], None],
     ) -> None:
         self._reactor = reactor
         self._random = random
         self._metrics = metrics
+        self._spans = spans
         self._changed = changed
         self._known: dict[str, _Known] = {}
 
@@ -107,7 +110,7 @@ class CallBackends:
             if before is not None and before.section == section:
                 built[section.name] = _Known(section, before.upstream, schema or before.schema, before.files)
                 continue
-            upstream = GrpcUpstream(section, self._reactor, self._random, self._metrics, self._changed)
+            upstream = GrpcUpstream(section, self._reactor, self._random, self._metrics, self._spans, self._changed)
             earlier, files = (before.schema, before.files) if before is not None else (None, ())
             built[section.name] = known = _Known(section, upstream, schema or earlier, files)
             new.append(known)

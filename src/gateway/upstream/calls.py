@@ -21,8 +21,11 @@ from twisted.python.failure import Failure
 from gateway.config.sections import Upstream
 from gateway.core.backoff import backoff
 from gateway.core.problems import Problem
+from gateway.core.trace import TraceContext
 from gateway.ports.calls import Call, CallFailed, CallReply
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
+from gateway.upstream.attempt_spans import tell_call
 from gateway.upstream.call_failures import CANCELLED, TARGET_FAULTS, UNAVAILABLE, clean_metadata, failure_of
 from gateway.upstream.call_streams import Streams
 from gateway.upstream.cluster import Cluster, Member
@@ -75,12 +78,14 @@ class GrpcUpstream:
         reactor: Any,
         random: Callable[[], float],
         metrics: Metrics,
+        spans: Spans,
         changed: Callable[[str, dict[str, Any]], None] = lambda _event, _fields: None,
     ) -> None:
         self.section = section
         self._reactor = reactor
         self._random = random
         self._metrics = metrics
+        self._spans = spans
         self._read = [read_target(text) for text in section.grpc]
         self.cluster: Cluster[_Target] = Cluster(
             section, [(target.name, _Target()) for target in self._read], random, changed
@@ -179,6 +184,8 @@ class GrpcUpstream:
         cluster.began(member)
         ok: bool | None = None
         outcome = "cancelled"
+        code = CANCELLED
+        place, metadata = self._place(call, metadata)
         try:
             finished = await self._finished(member.value, call.method, data, metadata, max(0.001, deadline - now))
             status = finished.code()
@@ -188,17 +195,61 @@ class GrpcUpstream:
                 outcome = failed.kind or "error"
                 raise failed
             message = self._message(finished, call, attempts, member.name)
-            ok, outcome = True, "ok"
+            ok, outcome, code = True, "ok", 0
             return CallReply(
                 message, finished.initial_metadata() or (), finished.trailing_metadata() or (), attempts, member.name
             )
         except CallFailed as failed:
+            code = failed.code
             if ok is None and failed.kind in ("no_message", "malformed"):
                 ok, outcome = False, failed.kind
             raise
         finally:
-            cluster.ended(member, self._reactor.seconds(), ok=ok)
+            ended = self._reactor.seconds()
+            cluster.ended(member, ended, ok=ok)
             self._metrics.upstream_attempts.inc(cluster.name, outcome)
+            if place is not None:
+                self._tell(call, place, now, ended, member, code, outcome, attempts - 1)
+
+    def _place(
+        self, call: Call, metadata: list[tuple[str, str | bytes]]
+    ) -> tuple[TraceContext | None, list[tuple[str, str | bytes]]]:
+        """Give an attempt its place if its trace is recorded, and the metadata that tells the backend of the trace."""
+        trace = call.trace
+        if trace is None:
+            return None, metadata
+        place = self._spans.child(trace) if trace.sampled else None
+        told = place or trace
+        pairs: list[tuple[str, str | bytes]] = [("traceparent", told.header().decode("ascii"))]
+        if told.state:
+            pairs.append(("tracestate", told.state.decode("ascii")))
+        return place, metadata + pairs
+
+    def _tell(
+        self,
+        call: Call,
+        place: TraceContext,
+        began: float,
+        ended: float,
+        member: Member[_Target],
+        code: int,
+        outcome: str,
+        resends: int,
+    ) -> None:
+        assert call.trace is not None, "it has a place"
+        tell_call(
+            self._spans,
+            place,
+            call.trace,
+            began,
+            ended,
+            method=call.method,
+            target=member.name,
+            upstream=self.cluster.name,
+            code=code,
+            outcome=outcome,
+            resends=resends,
+        )
 
     def _message(self, finished: Any, call: Call, attempts: int, target: str) -> Any:
         data = finished.result()
@@ -270,7 +321,9 @@ class GrpcUpstream:
         cluster.began(member)
         ok: bool | None = None
         outcome = "cancelled"
+        code = CANCELLED
         began = False
+        place, metadata = self._place(call, metadata)
         try:
             stream = self._streams.begin(
                 member.value.channel,
@@ -283,6 +336,10 @@ class GrpcUpstream:
             try:
                 while True:
                     data = await stream.next()
+                    if place is not None and not began:
+                        # A stream may last for hours: its span is the time until something came.
+                        told, place = place, None
+                        self._tell(call, told, now, self._reactor.seconds(), member, 0, "ok", 0)
                     if data is None:
                         ok, outcome = True, "ok"
                         return
@@ -295,12 +352,15 @@ class GrpcUpstream:
             cut_off = began and failed.kind == "deadline"
             ok = failed.code not in TARGET_FAULTS if failed.code != CANCELLED and not cut_off else None
             outcome = failed.kind or "error"
+            code = failed.code
             raise
         finally:
-            now = self._reactor.seconds()
-            cluster.ended(member, now, ok=ok)
-            cluster.finished(admission, now, ok=ok)
+            ended = self._reactor.seconds()
+            cluster.ended(member, ended, ok=ok)
+            cluster.finished(admission, ended, ok=ok)
             self._metrics.upstream_attempts.inc(cluster.name, outcome)
+            if place is not None:
+                self._tell(call, place, now, ended, member, code, outcome, 0)
 
     async def _well(self, target: _Target, timeout_s: float) -> bool:
         finished = await self._finished(target, HEALTH, b"", [], timeout_s)

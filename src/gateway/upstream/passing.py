@@ -18,8 +18,10 @@ from gateway.core.backoff import backoff, retry_after_s
 from gateway.core.headers import response_block, trailer_block
 from gateway.core.message import Header, ResponseHead
 from gateway.core.problems import CATALOGUE, Problem
+from gateway.core.trace import TraceContext
 from gateway.ports.http import Exchange
 from gateway.ports.upstream import Fault
+from gateway.upstream.attempt_spans import tell_attempt
 from gateway.upstream.call import Call
 from gateway.upstream.cluster import Member
 from gateway.upstream.pool import Pool
@@ -57,10 +59,12 @@ class Passing:
         "_exchange",
         "_member",
         "_over",
+        "_place",
         "_proxy",
         "_response",
         "_retrying",
         "_started_at",
+        "_status",
         "_target",
         "_tried",
         "_waiting",
@@ -76,6 +80,8 @@ class Passing:
         self._member: Member[Pool] | None = None
         self._tried: tuple[Member[Pool], ...] = ()
         self._response: ResponseHead | None = None
+        self._place: TraceContext | None = None
+        self._status = 0
         self._retrying = False
         self._waiting: IDelayedCall | None = None
         self._started_at = 0.0
@@ -119,11 +125,16 @@ class Passing:
         exchange.attempts += 1
         exchange.upstream_target = member.name
         cluster.began(member)
+        block = self._block
+        if exchange.trace.sampled:
+            self._place = place = proxy.spans.child(exchange.trace)
+            self._status = 0
+            block += place.block()
         lead = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b" % (
             head.method,
             self._target,
             proxy.authority(pool, head),
-            self._block,
+            block,
         )
         try:
             if body is None:
@@ -152,6 +163,7 @@ class Passing:
         now = proxy.clock.seconds()
         status = head.status
         exchange.upstream_ttfb_s = now - self._started_at
+        self._status = status
         if status in proxy.statuses and self._retry_answer(now, head):
             if call is not None:
                 call.cancel()
@@ -297,6 +309,28 @@ class Passing:
             cluster = self._proxy.cluster
             cluster.ended(member, now, ok=ok)
             self._proxy.metrics.upstream_attempts.inc(cluster.name, outcome)
+            if self._place is not None:
+                self._tell(member, now, outcome)
+
+    def _tell(self, member: Member[Pool], now: float, outcome: str) -> None:
+        """Tell the span of the attempt that is over."""
+        exchange, place = self._exchange, self._place
+        assert place is not None, "recorded"
+        self._place = None
+        tell_attempt(
+            self._proxy.spans,
+            place,
+            exchange.trace,
+            self._started_at,
+            now,
+            method=exchange.head.method,
+            target=member.value.target,
+            path=self._target,
+            upstream=self._proxy.cluster.name,
+            status=self._status,
+            outcome=outcome,
+            resends=exchange.attempts - 1,
+        )
 
     def _end(self, now: float, *, ok: bool | None, outcome: str = "") -> None:
         """End the attempt, if one is under way, and the whole."""

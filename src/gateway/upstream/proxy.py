@@ -19,6 +19,7 @@ from gateway.core.message import RequestHead, values_of
 from gateway.core.problems import Problem
 from gateway.ports.http import Exchange
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 from gateway.upstream.cluster import Cluster
 from gateway.upstream.passing import Passing
 from gateway.upstream.pool import Pool
@@ -57,6 +58,7 @@ class Proxy:
         clock: IReactorTime,
         random: Callable[[], float],
         metrics: Metrics,
+        spans: Spans,
     ) -> None:
         self.cluster = cluster
         self.section = section
@@ -67,6 +69,7 @@ class Proxy:
         self.clock = clock
         self.random = random
         self.metrics = metrics
+        self.spans = spans
         whole_s = section.timeout_s if route.timeout_s is None else route.timeout_s
         self.fair_s = FAIR_SHARE * (whole_s if section.try_timeout_s is None else min(whole_s, section.try_timeout_s))
         """A target that had less than this is not to blame for a time-out."""
@@ -90,9 +93,11 @@ class Proxy:
         via = self._via[head.minor] if b"via" not in head.fields else self._joined_via(head)
         identity = exchange.identity
         # The gateway's own lines last: no header of a client's can take one of them away.
-        block = b"%b%b%b%b" % (
+        block = b"%b%b%b%b%b" % (
             request_block(head, self.drop),
             exchange.outbound_block,
+            # Recorded, each attempt is a place of its own.
+            b"" if exchange.trace.sampled else exchange.trace.block(),
             via,
             self._identity_block(identity) if identity is not None else b"",
         )

@@ -134,6 +134,7 @@ class Transcoder:
             max(_LEAST_TIMEOUT_S, exchange.deadline - now),
             exchange.head.method in _IDEMPOTENT or b"idempotency-key" in fields,
             self._reply_class,
+            exchange.trace,
         )
 
     def _set_values(self, exchange: Exchange) -> dict[str, Any]:

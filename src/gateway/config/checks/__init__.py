@@ -6,7 +6,7 @@ Each check reports on the walk, which keeps silent where what a check depends on
 
 from __future__ import annotations
 
-from gateway.config.checks import files, identity, listening, realtime, routes, store, upstreams, workers
+from gateway.config.checks import files, identity, listening, realtime, routes, store, tracing, upstreams, workers
 from gateway.config.sections import Config
 from gateway.config.walk import Walk
 
@@ -24,4 +24,5 @@ def check(config: Config, walk: Walk) -> None:
     realtime.check(config, walk)
     store.check(config, walk)
     workers.check(config, walk)
+    tracing.check(config, walk)
     files.check(config, walk)
