@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from tests.redis.fixtures import link
+from tests.redis.fixtures import least_rights, link
 from tests.redis.server import RedisServer
 from tests.redis.test_link import until
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater
 
+from gateway.config.fields import Secret
 from gateway.core.publications import Published, PublishOptions
 from gateway.redis.broker import RedisBroker
 from gateway.redis.waits import Waits
@@ -219,6 +220,22 @@ async def test_who_waits_is_answered_at_the_end(pair: Pair) -> None:
     await redis.stop()
     assert (await waiting).replicas == 0
     assert not redis._master.waits._waiting
+
+
+@pytest.mark.parametrize("less", [(), ("-wait",)])
+@pytest_twisted.ensureDeferred
+async def test_the_least_rights(pair: Pair, less: tuple[str, ...]) -> None:
+    """
+    What docs/redis.md asks for an ACL user is enough; without the right to wait nothing is known, and that at once.
+    """
+    rights = ["resetkeys", "resetchannels", "-@all", *least_rights("mine:"), *less]
+    pair.master.ask("ACL", "SETUSER", "gate", "on", ">secret", *rights)
+    redis = await link(pair.master.url, "mine", username="gate", password=Secret("secret"))
+    begun = time.monotonic()
+    published = await on(redis).publish("c", b"1", PublishOptions(10, 60, replicas=1, wait_s=5))
+    assert (published.replicas, published.position.offset) == (0 if less else 1, 1)
+    assert time.monotonic() - begun < 3
+    await redis.stop()
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
