@@ -67,6 +67,7 @@ class Slow(MemoryBroker):
 
     away = False
     fault = ""
+    subscribed = 0
     waits: list[Deferred[None]] | None = None
 
     async def _wait(self) -> None:
@@ -92,6 +93,11 @@ class Slow(MemoryBroker):
         found = await super().tops(channels)
         await self._wait()
         return found
+
+    async def subscribe(self, channel: str) -> None:
+        self.subscribed += 1
+        await self._wait()
+        await super().subscribe(channel)
 
     def answer(self) -> None:
         """Answer what was asked longest ago."""
@@ -485,3 +491,48 @@ def test_whatever_is_lost_everybody_has_everything_once(seed: int, hold: str) ->
     assert [offset for offset in have.values() if offset is not None] == [top] * sum(
         offset is not None for offset in have.values()
     )
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_herd_hears_a_channel_with_one_subscription(*, away: bool) -> None:
+    """
+    However many come while the broker is being asked, it is asked once, and all have its answer.
+    """
+    house, _, broker = lossy()
+    people = [house.connected(f"p{number}") for number in range(1000)]
+    broker.waits = []
+    for person in people:
+        person.ask(subscribe={"channel": "passing"})
+    people[3].lose()
+    broker.away = away
+    if away:
+        broker.waits.pop(0).errback(StoreUnavailable("away"))
+    else:
+        broker.answer()
+    replies = [message for person in people for message in person.told()]
+    assert len(replies) == 999
+    assert {reply.get("error", {}).get("code", 0) for reply in replies} == {100 if away else 0}
+    assert broker.subscribed == 1
+    broker.away, broker.waits = False, None
+    assert "subscribe" in house.connected("late").reply(subscribe={"channel": "passing"})
+    assert broker.subscribed == (2 if away else 1)
+
+
+def test_who_asked_the_broker_may_leave() -> None:
+    """
+    When the first one goes away while the broker is asked, the next one asks, and nobody is told of it.
+    """
+    house, _, broker = lossy()
+    people = [house.connected(f"p{number}") for number in range(500)]
+    broker.waits = []
+    for person in people:
+        person.ask(subscribe={"channel": "passing"})
+    for person in people[:3]:
+        person.lose()
+    while broker.waits:
+        waiting = broker.waits.pop(0)
+        if not waiting.called:
+            waiting.callback(None)
+    assert [message.get("error") for person in people[3:] for message in person.told()] == [None] * 497
+    house.publish("passing", 1)
+    assert [len(person.pushes()) for person in people[3:]] == [1] * 497

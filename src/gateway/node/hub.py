@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from gateway.core.channels import ChannelMatch
 from gateway.core.publications import ClientInfo, Position, Publication
@@ -24,7 +25,7 @@ from gateway.node.mending import Mending
 from gateway.node.room import MOST_TOGETHER, UNKNOWN, Group, Room, pieces
 from gateway.node.rulebook import ChannelRule
 from gateway.node.subscription import Subscription
-from gateway.ports.realtime import Broker
+from gateway.ports.realtime import Broker, StoreUnavailable
 
 __all__ = ["Group", "Hub", "Room"]
 
@@ -85,19 +86,35 @@ class Hub:
             room = self.rooms[match.name] = Room(match)
         room.joining[subscription] = None
         self._empty.pop(room, None)
-        if not room.heard:
-            try:
-                async with room.lock:
-                    if not room.heard:
-                        await self._broker.subscribe(room.name)
-                        room.heard = True
-                        if room.rule.history is not None:
-                            self.mending.watch(room)
-            except BaseException:
-                room.joining.pop(subscription, None)
-                self._vacant(room)
-                raise
+        try:
+            while not room.heard:
+                await (self._hear(room) if room.hoping is None else room.hope())
+        except BaseException:
+            room.joining.pop(subscription, None)
+            self._vacant(room)
+            raise
         return room
+
+    async def _hear(self, room: Room) -> None:
+        """
+        Hear a room, for all who come meanwhile. A lock that each of them had for a moment would resume one within the other.
+        """
+        room.hoping, failure = [], None
+        try:
+            async with room.lock:
+                await self._broker.subscribe(room.name)
+                room.heard = True
+                if room.rule.history is not None:
+                    self.mending.watch(room)
+        except StoreUnavailable as error:
+            failure = Failure(error)
+            raise
+        finally:
+            # If whoever asked has gone away, the next of them asks.
+            hoping, room.hoping = room.hoping, None
+            for each in hoping:
+                if not each.called:
+                    each.callback(failure)
 
     def known(self, room: Room, top: Position) -> None:
         """

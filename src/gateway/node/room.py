@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 
 from gateway.core.channels import ChannelMatch
@@ -104,6 +104,7 @@ class Room:
         joining: Subscriptions that are still being made; publications are kept for them.
         offset: Of the last publication that came, or what history said; ``UNKNOWN`` and ``MENDING`` are no offsets.
         heard: The broker delivers this channel.
+        hoping: While the broker is asked for that, who else wants to know what becomes of it.
         comings: Users that came or went since they were last told, see ``node.presence``.
         late: Live subscriptions that have more than the room: by the offset that they have.
         mended: Set while what was missed is being read.
@@ -117,6 +118,7 @@ class Room:
         "epoch",
         "groups",
         "heard",
+        "hoping",
         "joining",
         "last_at",
         "late",
@@ -145,6 +147,7 @@ class Room:
         self.offset = UNKNOWN
         self.epoch = ""
         self.heard = False
+        self.hoping: list[Deferred[None]] | None = None
         self.lock = DeferredLock()
         self.last_at = float("-inf")
         self.pending: list[Publication] = []
@@ -153,6 +156,15 @@ class Room:
         self.told = False
         self.quiet_since = 0.0
         self.comings: dict[str, tuple[bool, ClientInfo]] = {}
+
+    async def hope(self) -> None:
+        """
+        Wait for what the broker answers to whoever asked it.
+        """
+        assert self.hoping is not None, "somebody asks"
+        answer: Deferred[None] = Deferred()
+        self.hoping.append(answer)
+        await answer
 
     def __iter__(self) -> Iterator[Subscription]:
         for group in self.groups.values():
