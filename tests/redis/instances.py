@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from tests.realtime.neighbours import Telling
@@ -178,12 +178,14 @@ class Town:
         await until(lambda: instance.sessions.ready)
         return instance
 
-    async def holds(self, record: SessionRecord) -> bool:
-        """Ask an instance, as others do: the dead are silent."""
-        return any(
-            instance.alive and instance.keeper.instance == record.instance and record.client in instance.connections
+    async def holds(self, records: Sequence[SessionRecord]) -> set[str]:
+        """Ask instances, as others do: the dead are silent."""
+        return {
+            record.client
+            for record in records
             for instance in self.instances
-        )
+            if instance.alive and instance.keeper.instance == record.instance and record.client in instance.connections
+        }
 
     @property
     def reader(self) -> Instance:
