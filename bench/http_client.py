@@ -48,6 +48,17 @@ class Http:
         length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("content-length:"))
         return json.loads(await reader.readexactly(length))
 
+    async def status(self, port: int, path: str, headers: Mapping[str, str]) -> int:
+        """
+        GET *path* on a connection of its own; return the status.
+        """
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n{lines}\r\n".encode())
+        head = await reader.readline()
+        writer.close()
+        return int(head.split()[1])
+
     def close(self) -> None:
         """Close them all."""
         for _, writer in self._open.values():

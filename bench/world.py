@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.http_client import Http
-from bench.targets import BIN, ISSUER, make_key, token
+from bench.targets import BIN, ISSUER, make_key, need, token
 from demo.ports import free_port
 
 __all__ = ["KEY", "RedisProcess", "World", "until"]
@@ -71,7 +72,18 @@ class RedisProcess:
         self._process.kill()
         self._process.wait()
 
+    def pause(self) -> None:
+        """Let it hang."""
+        assert self._process is not None, "started before"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None, "started before"
+        self._process.send_signal(signal.SIGCONT)
+
     async def ask(self, *command: str) -> bytes:
+        """Send one command; return the first 64 KiB of the raw answer."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(c), c.encode()) for c in command))
         answer = await reader.read(65536)
@@ -107,18 +119,29 @@ class World:
         beat: str = "500ms",
         lease: str = "1500ms",
         listen: str = "",
+        store: str = "",
+        core: int | None = None,
     ) -> AsyncIterator[World]:
         """
         Run *number* instances on a Redis of their own while the block lasts.
 
         Args:
             body: What their configuration has beside listeners, store, issuer and the WebSocket.
+            store: Instead of the Redis.
+            core: Where they run; anywhere if it is not said.
         """
         redis = RedisProcess(folder / "redis", redis_options)
         redis.start()
         world = cls(
-            folder, body, number=number, store=f"redis://127.0.0.1:{redis.port}", beat=beat, lease=lease, listen=listen
+            folder,
+            body,
+            number=number,
+            store=store or f"redis://127.0.0.1:{redis.port}",
+            beat=beat,
+            lease=lease,
+            listen=listen,
         )
+        world.core = core
         world.redis = redis
         try:
             await asyncio.gather(*(world.start(which) for which in range(number)))
@@ -128,6 +151,7 @@ class World:
             redis.kill()
 
     redis: RedisProcess
+    core: int | None = None
 
     def bearer(self, subject: str = "player-4711", device: str = "") -> str:
         """Make a token."""
@@ -155,6 +179,8 @@ class World:
     async def start(self, which: int) -> None:
         """Start one, and wait until it is ready."""
         command = [str(BIN / "twistd"), "-n", "--pidfile=", "gateway", "--config", f"gateway-{which}.toml"]
+        if self.core is not None:
+            command = [need("taskset"), "-c", str(self.core), *command]
         with (self.folder / f"gateway-{which}.log").open("ab") as log:
             self._processes[which] = subprocess.Popen(  # noqa: ASYNC220  # at once, and nobody else waits
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
