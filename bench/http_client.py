@@ -42,7 +42,7 @@ class Http:
         data = json.dumps(body).encode()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         writer.write(
-            f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(data)}\r\n{lines}\r\n".encode() + data
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\n{lines}\r\n".encode() + data
         )
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("content-length:"))
@@ -54,7 +54,7 @@ class Http:
         """
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n{lines}\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{lines}\r\n".encode())
         head = await reader.readline()
         writer.close()
         return int(head.split()[1])
