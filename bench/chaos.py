@@ -191,6 +191,12 @@ def _has(follower: Follower, tops: dict[str, tuple[str, int]]) -> bool:
     )
 
 
+def _holes(life: Any) -> list[tuple[int, int]]:
+    """The first places where the next offset is not the next."""
+    offsets = [life.start, *(offset for offset, _ in life.offsets)]
+    return [(one, other) for one, other in pairwise(offsets) if other != one + 1][:3]
+
+
 def _judge(seen: Chaos, followers: list[Follower], publishers: list[_Publisher]) -> None:
     for publisher in publishers:
         got: dict[tuple[str, int], Any] = dict(publisher.positions)
@@ -202,7 +208,7 @@ def _judge(seen: Chaos, followers: list[Follower], publishers: list[_Publisher])
             for life in lives:
                 wrong = life.faults()
                 if wrong:
-                    seen.details.append(f"{publisher.channel} {life.epoch}@{life.start}: {wrong}")
+                    seen.details.append(f"{publisher.channel} {life.epoch}@{life.start}: {wrong} {_holes(life)}")
                 seen.faults += wrong
                 for offset, data in life.offsets:
                     heard.add(data)

@@ -168,6 +168,8 @@ class Follower:
     def _subscribed(self, channel: str, result: dict[str, Any]) -> None:
         offset, epoch = result.get("offset", 0), result.get("epoch", "")
         if not result.get("recovered") or channel not in self._position:
+            # The offset is that of the last publication that comes along, if any does.
+            offset -= len(result.get("publications", ()))
             self._position[channel] = (offset, epoch)
             self.lives[channel].append(Life(epoch, offset))
         for publication in result.get("publications", ()):
