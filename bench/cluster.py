@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ from websockets.exceptions import WebSocketException
 
 from bench.following import Follower
 from bench.http_client import Http
-from bench.machine import Layout
+from bench.machine import Layout, layout, tree
 from bench.realtime import INSTRUMENTS
 from bench.targets import need
 from bench.world import KEY, World, until
@@ -54,7 +56,16 @@ path = "/api/players/**"
 upstream = "nobody"
 """
 
+ECHO = """
+[rpc.echo]
+echo = true
+
+[limits]
+connections_per_user = 0
+"""
+
 CROWD = 1000
+ENDINGS = 10_000
 GHOSTS = 5000
 HERD = 2000
 REVOKED = 100
@@ -305,7 +316,7 @@ async def cost(folder: Path, cores: Layout, seen: Seen, say: Callable[[str], Non
         for store in ("memory://", ""):
             place = folder / f"cost-{number}-{'memory' if store else 'redis'}"
             place.mkdir()
-            async with World.running(place, CHANNELS, number=1, store=store, core=cores.measured) as world:
+            async with World.running(place, CHANNELS, number=1, store=store, core=[cores.measured]) as world:
                 options = [*_subscribing(world, "c1"), *_publishing(world, 0, "c1"), "--pid", str(world.pid(0))]
                 options += ["--port", str(world.ports[0]), "--conns", "1000", "--pub-rate", "20", "--duration", "4"]
                 fan = await _load(program, cores, "fanout", *options)
@@ -341,6 +352,52 @@ async def revocation(folder: Path, _cores: Layout, seen: Seen, _say: Callable[[s
         seen.numbers["passed with a revoked token"] = float(passed)
 
 
+async def endings(_folder: Path, _cores: Layout, seen: Seen, _say: Callable[[str], None]) -> None:
+    """Sessions that end in every way, one instance killed, two survivors racing."""
+    test = "tests/redis/test_survivors.py::test_mixed_endings_end_once"
+    command = [sys.executable, "-m", "pytest", "-q", "--timeout", "900", test]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=os.environ | {"SESSIONS": str(ENDINGS)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    if process.returncode not in (0, 1):
+        raise SystemExit(f"bench: {output.decode()[-1000:]}")
+    seen.numbers["sessions ended twice or never"] = float(process.returncode or 0)
+
+
+async def workers(folder: Path, _cores: Layout, seen: Seen, say: Callable[[str], None]) -> None:
+    """The same echoes with one process and with two that share the port, in interleaved rounds."""
+    program = _wsload(folder)
+    usable = sorted(os.sched_getaffinity(0))
+    found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    for number in range(3):
+        for count in (1, 2):
+            place = folder / f"workers-{number}-{count}"
+            place.mkdir()
+            listen = f"workers = {count}\n"
+            async with World.running(place, ECHO, number=1, listen=listen, core=usable[:count]) as world:
+                said = json.dumps({"id": 1, "connect": {"token": world.bearer()}})
+                options = ["echo", "--port", str(world.ports[0]), "--path", "/ws", "--first", said, "--expect", "1"]
+                options += ["--echo-msg", '{"id":1{n},"rpc":{"method":"echo","data":{"n":{n}}}}']
+                options += ["--conns", "100", "--duration", "4"]
+                pids = [part for pid in tree(world.pid(0)) for part in ("--pid", str(pid))]
+                loads = [
+                    asyncio.create_task(_load(program, Layout(0, core), *options, *(pids if not which else ())))
+                    for which, core in enumerate(usable[2:4] or usable[-1:])
+                ]
+                echoes = [(await load)["echo"] for load in loads]
+                per_s = sum(echo["per_s"] for echo in echoes)
+                found[count].append((per_s, echoes[0]["server"]["cpu_s"] / (per_s * echoes[0]["seconds"]) * 1e6))
+        say(f"workers: {found}")
+    seen.numbers["cores"] = float(len(usable))
+    seen.numbers["throughput of 1 worker / 2 workers"] = median(
+        one[0] / two[0] for one, two in zip(found[1], found[2], strict=True)
+    )
+    seen.numbers["CPU per operation, 2 workers / 1"] = median(
+        two[1] / one[1] for one, two in zip(found[1], found[2], strict=True)
+    )
+
+
 SCENES: dict[str, Scene] = {
     "outage": outage,
     "ghosts": ghosts,
@@ -349,6 +406,8 @@ SCENES: dict[str, Scene] = {
     "commands": commands,
     "cost": cost,
     "revocation": revocation,
+    "endings": endings,
+    "workers": workers,
 }
 
 
@@ -365,8 +424,4 @@ def measure(cores: Layout, say: Callable[[str], None], only: tuple[str, ...] = (
 
 
 if __name__ == "__main__":
-    import sys
-
-    from bench.machine import layout
-
     measure(layout(None), lambda line: print(line, flush=True), tuple(sys.argv[1:]))

@@ -120,7 +120,7 @@ class World:
         lease: str = "1500ms",
         listen: str = "",
         store: str = "",
-        core: int | None = None,
+        core: Sequence[int] = (),
     ) -> AsyncIterator[World]:
         """
         Run *number* instances on a Redis of their own while the block lasts.
@@ -128,7 +128,7 @@ class World:
         Args:
             body: What their configuration has beside listeners, store, issuer and the WebSocket.
             store: Instead of the Redis.
-            core: Where they run; anywhere if it is not said.
+            core: Cores that they run on; any if none is said.
         """
         redis = RedisProcess(folder / "redis", redis_options)
         redis.start()
@@ -151,7 +151,7 @@ class World:
             redis.kill()
 
     redis: RedisProcess
-    core: int | None = None
+    core: Sequence[int] = ()
 
     def bearer(self, subject: str = "player-4711", device: str = "") -> str:
         """Make a token."""
@@ -179,8 +179,8 @@ class World:
     async def start(self, which: int) -> None:
         """Start one, and wait until it is ready."""
         command = [str(BIN / "twistd"), "-n", "--pidfile=", "gateway", "--config", f"gateway-{which}.toml"]
-        if self.core is not None:
-            command = [need("taskset"), "-c", str(self.core), *command]
+        if self.core:
+            command = [need("taskset"), "-c", ",".join(map(str, self.core)), *command]
         with (self.folder / f"gateway-{which}.log").open("ab") as log:
             self._processes[which] = subprocess.Popen(  # noqa: ASYNC220  # at once, and nobody else waits
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
