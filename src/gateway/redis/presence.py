@@ -100,6 +100,19 @@ class RedisPresence:
         """
         What could not be written is, with the next ``restore``.
         """
+        self._notice()
+
+    def _notice(self) -> None:
+        """See whether the data may have gone back since anybody looked."""
+        chain = self._redis.chain
+        if chain == self._chain:
+            return
+        if self._chain:
+            self._settled_at = self._seconds() + self._settle_s
+            self._roster.went_back(self._settled_at)
+            self._listed.clear()
+            self._compare = True
+        self._chain = chain
 
     # What the clients of this instance do.
 
@@ -108,6 +121,7 @@ class RedisPresence:
         Enter a session.
         """
         assert self._instance, "named before"
+        self._notice()
         told = "a" if announced else "-"
         place = self._roster.enter(channel, session, info.client, packed_info(info), told=told)
         place.after = 0.0 if place.life else self._settled_at
@@ -127,6 +141,7 @@ class RedisPresence:
         await self._go(channel, session, client, None)
 
     async def _go(self, channel: str, session: str, client: str, until: float | None) -> None:
+        self._notice()
         if until is None and self._seconds() < self._settled_at:
             until = self._settled_at
         place = self._roster.go(channel, session, client, until)
@@ -145,12 +160,13 @@ class RedisPresence:
 
     async def _write_all(self, place: Place) -> None:
         """Write what is wanted of *place*, until nothing else is wanted meanwhile."""
-        returned, written = False, False
+        returned = 0
         try:
-            while not written and place.after <= self._seconds():
+            while True:
                 number, life = place.number, self._roster.life
                 returned = await self._step(place)
-                written = self._roster.wrote(place, number, life)
+                if returned < 0 or self._roster.wrote(place, number, life):
+                    break
             await self._unlist(place.channel)
         except StoreUnavailable:
             pass  # It is tried again.
@@ -158,17 +174,18 @@ class RedisPresence:
             place.busy = False
             waiters, place.waiters = place.waiters, []
             for waiter in waiters:
-                waiter.callback(returned)
+                waiter.callback(returned > 0)
 
-    async def _step(self, place: Place) -> bool:
+    async def _step(self, place: Place) -> int:
+        """Write what is wanted now; 1 if it was held, -1 if it has to wait."""
         channel, session = place.channel, place.session
         left_s, lost = place.until - self._seconds(), self._roster.lost(place)
-        self._chain = self._chain or self._redis.chain
         if place.wish is Wish.IN:
             await self._list(channel)
             if not lost:
-                entry = (session, self._instance, place.told, place.info)
-                return bool(await self._run("presence_enter", channel, *entry))
+                entry = (session, self._instance, place.told, place.info, int(self._seconds() < place.after))
+                entered: int = await self._run("presence_enter", channel, *entry)
+                return entered
             await self._run("presence_restore", channel, session, "o", self._instance, place.told, place.info)
         elif not lost and (place.wish is Wish.OUT or left_s <= 0):
             await self._run("presence_leave", channel, session, place.client)
@@ -178,7 +195,7 @@ class RedisPresence:
                 await self._run("presence_restore", channel, session, "h", until, place.told, place.info)
             else:
                 await self._run("presence_hold", channel, until, "c", session, place.client)
-        return False
+        return 0
 
     async def _run(self, name: str, channel: str, *args: Part) -> Any:
         keys = self._redis.keys
@@ -318,14 +335,7 @@ class RedisPresence:
         now, roster = self._seconds(), self._roster
         if not self._redis.available or not self._instance:
             return
-        chain = self._redis.chain
-        if chain != self._chain:
-            if self._chain:
-                self._settled_at = now + self._settle_s
-                roster.went_back(self._settled_at)
-                self._listed.clear()
-                self._compare = True
-            self._chain = chain
+        self._notice()
         roster.pass_time(now)
         more = True
         while more:

@@ -37,7 +37,7 @@ class Place:
         wish: What is wanted.
         until: When it goes, if it does not at once; seconds of the instance's clock.
         life: In which life of the data it was written last; 0 if never.
-        after: Not to be written before; seconds of the instance's clock.
+        after: When it may be told as new; seconds of the instance's clock.
         busy: Somebody writes it now.
         waiters: Called when it is written, or cannot be now.
     """
@@ -106,10 +106,8 @@ class Roster:
         """
         Want a place taken, by whoever has the session now.
         """
-        self._resting.pop((channel, session), None)
-        place = self._channels.get(channel, {}).get(session)
-        if place is None:
-            place = self._put(Place(channel, session))
+        resting = self._resting.pop((channel, session), None)
+        place = self._put(resting or Place(channel, session))
         place.client, place.info, place.told = client, info, told
         self._want(place, Wish.IN)
         return place
