@@ -26,7 +26,7 @@ from gateway.ports.stores import Stores
 from gateway.upstream.tls import client_options
 
 if TYPE_CHECKING:
-    from gateway.redis.client import Redis
+    from gateway.redis.client import Linked
     from gateway.redis.revocations import RedisRevocations
 
 __all__ = ["Storage"]
@@ -62,7 +62,7 @@ class Storage:
     ) -> None:
         self._reactor = reactor
         self._log = log
-        self._redis: Redis | None = None
+        self._redis: Linked | None = None
         self._shared: RedisRevocations | None = None
         self.revocations: Revocations
         self.stores: Stores

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from tests.redis.fixtures import link
+from tests.redis.fixtures import KINDS, link, url_of
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
@@ -83,7 +83,7 @@ class Buses:
         raise AssertionError("it did not happen")
 
 
-@pytest_twisted.async_yield_fixture(params=["memory", "redis"])
+@pytest_twisted.async_yield_fixture(params=KINDS)
 async def buses(request: pytest.FixtureRequest) -> AsyncIterator[Buses]:
     if request.param == "memory":
         clock = Clock()
@@ -101,7 +101,7 @@ async def buses(request: pytest.FixtureRequest) -> AsyncIterator[Buses]:
 
     from gateway.redis.bus import RedisBus
 
-    url, prefix = request.getfixturevalue("redis_server").url, "t" + secrets.token_hex(4)
+    url, prefix = url_of(request), "t" + secrets.token_hex(4)
     made: list[tuple[Any, RedisBus]] = []
     here: Any = reactor
 

@@ -12,7 +12,8 @@ import pytest_twisted
 from tests.contract.buses import buses
 from tests.contract.halls import presences
 from tests.contract.revokers import revokers
-from tests.redis.fixtures import least_rights, link, redis
+from tests.redis.clusters import Cluster
+from tests.redis.fixtures import KINDS, Marks, least_rights, link, redis, redis_of, redis_on_cluster, url_of
 from tests.redis.server import RedisServer
 from twisted.internet.task import Clock, deferLater
 
@@ -28,17 +29,32 @@ from gateway.ports.limits import RateLimiter
 from gateway.ports.realtime import Broker, IdempotencyStore
 from gateway.ports.sessions import EventOutbox, SessionStore
 
-__all__ = ["buses", "presences", "redis", "revokers"]
+__all__ = ["buses", "presences", "redis", "redis_on_cluster", "revokers"]
+
+RIGHTS = ["resetkeys", "resetchannels", "-@all", *least_rights("t")]
+"""What docs/redis.md says that we need, and nothing else: all these tests live with it."""
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server that lets us do what docs/redis.md says that we need, and nothing else."""
+    """One server, which lets us do what we need."""
     server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    rights = ["resetkeys", "resetchannels", "-@all", *least_rights("t")]
-    assert server.ask("ACL", "SETUSER", "default", *rights) == b"+OK\r\n"
+    assert server.ask("ACL", "SETUSER", "default", *RIGHTS) == b"+OK\r\n"
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three masters, which let us do what we need."""
+    made = Cluster(tmp_path_factory.mktemp("cluster"), timeout_ms=15_000)
+    try:
+        made.start()
+        for node in made.nodes:
+            made.ask(node, "ACL", "SETUSER", "default", *RIGHTS)
+        yield made
+    finally:
+        made.stop()
 
 
 @dataclass
@@ -81,10 +97,10 @@ REMEMBER_S = 0.5
 """How long idempotency keys hold in these tests."""
 
 
-@pytest_twisted.async_yield_fixture(params=["memory", "redis"])
+@pytest_twisted.async_yield_fixture(params=KINDS)
 async def brokers(request: pytest.FixtureRequest) -> AsyncIterator[Brokers]:
-    if request.param == "redis":
-        async for made in _redis_brokers(request.getfixturevalue("redis_server")):
+    if request.param != "memory":
+        async for made in _redis_brokers(url_of(request)):
             yield made
         return
     clock = Clock()
@@ -99,32 +115,15 @@ async def brokers(request: pytest.FixtureRequest) -> AsyncIterator[Brokers]:
     yield Brokers(MemoryBroker(channels), MemoryBroker(channels), pass_time, settle)
 
 
-class _Marks:
-    """
-    Hears marks that are published behind everything else.
-    """
-
-    def __init__(self) -> None:
-        self.heard = 0
-
-    def message(self, topic: str, payload: bytes) -> None:
-        del topic, payload
-        self.heard += 1
-
-    def gap(self, topics: Sequence[str]) -> None:
-        del topics
-
-
-async def _redis_brokers(server: RedisServer) -> AsyncIterator[Brokers]:
+async def _redis_brokers(url: str) -> AsyncIterator[Brokers]:
     from twisted.internet import reactor  # pytest-twisted has installed one.
 
     from gateway.redis.broker import RedisBroker
 
     prefix = "t" + secrets.token_hex(4)
-    links = [await link(server.url, prefix), await link(server.url, prefix)]
-    marks = [_Marks(), _Marks()]
-    for each, mark in zip(links, marks, strict=True):
-        await each.subscribe(prefix + "mark", mark)
+    links = [await link(url, prefix), await link(url, prefix)]
+    marks = Marks(links, prefix)
+    await marks.listen()
 
     def odd(text: str) -> None:
         raise AssertionError(text)
@@ -136,13 +135,7 @@ async def _redis_brokers(server: RedisServer) -> AsyncIterator[Brokers]:
     async def pass_time(seconds: float) -> None:
         await deferLater(reactor, seconds)
 
-    async def settle() -> None:
-        wanted = marks[0].heard + 1
-        await links[0].call("SPUBLISH", prefix + "mark", "")
-        while any(mark.heard < wanted for mark in marks):
-            await deferLater(reactor, 0.002)
-
-    yield Brokers(one, two, pass_time, settle)
+    yield Brokers(one, two, pass_time, marks.settle)
     for each in links:
         await each.stop()
 
@@ -160,10 +153,10 @@ class Halls:
     pass_time: Callable[[float], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=KINDS)
 def halls(request: pytest.FixtureRequest) -> Halls:
-    if request.param == "redis":
-        return _redis_halls(request.getfixturevalue("redis"))
+    if request.param != "memory":
+        return _redis_halls(redis_of(request))
     clock = Clock()
 
     def wall() -> float:
@@ -202,12 +195,12 @@ class Results:
     pass_time: Callable[[float], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=KINDS)
 def results(request: pytest.FixtureRequest) -> Results:
-    if request.param == "redis":
+    if request.param != "memory":
         from gateway.redis.idempotency import RedisIdempotency
 
-        redis = request.getfixturevalue("redis")
+        redis = redis_of(request)
         return Results(RedisIdempotency(redis), RedisIdempotency(redis), _wait)
     clock = Clock()
     store = MemoryIdempotency(lambda: 1.8e9 + clock.seconds())
@@ -225,16 +218,16 @@ class Limits:
     pass_time: Callable[[float], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=KINDS)
 def limits(request: pytest.FixtureRequest) -> Limits:
     clock = Clock()
     local = MemoryLimiter(clock.seconds)
-    if request.param == "redis":
+    if request.param != "memory":
         from twisted.internet import reactor  # pytest-twisted has installed one.
 
         from gateway.redis.limits import RedisLimiter
 
-        redis, here = request.getfixturevalue("redis"), cast(Any, reactor)
+        redis, here = redis_of(request), cast(Any, reactor)
         return Limits(RedisLimiter(redis, here, local), RedisLimiter(redis, here, local), _wait)
     return Limits(local, local, _advancing(clock))
 

@@ -5,13 +5,13 @@ Presence under contract: two instances that share who is where, and hear what is
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 import pytest_twisted
-from tests.redis.fixtures import link
+from tests.redis.fixtures import KINDS, Marks, link, url_of
 from twisted.internet.task import Clock, deferLater
 
 from gateway.core.publications import ClientInfo, Publication
@@ -69,10 +69,10 @@ class Presences:
         return one
 
 
-@pytest_twisted.async_yield_fixture(params=["memory", "redis"])
+@pytest_twisted.async_yield_fixture(params=KINDS)
 async def presences(request: pytest.FixtureRequest) -> AsyncIterator[Presences]:
-    if request.param == "redis":
-        async for made in in_redis(request.getfixturevalue("redis_server").url):
+    if request.param != "memory":
+        async for made in in_redis(url_of(request)):
             yield made.presences
         return
     clock = Clock()
@@ -100,22 +100,6 @@ async def presences(request: pytest.FixtureRequest) -> AsyncIterator[Presences]:
     yield Presences(one, two, heard, pass_time, settle)
 
 
-class Marks:
-    """
-    Hears marks that are published behind everything else.
-    """
-
-    def __init__(self) -> None:
-        self.heard = 0
-
-    def message(self, topic: str, payload: bytes) -> None:
-        del topic, payload
-        self.heard += 1
-
-    def gap(self, topics: Sequence[str]) -> None:
-        del topics
-
-
 @dataclass
 class InRedis:
     """
@@ -138,12 +122,12 @@ async def in_redis(url: str, lease_s: float = 1.0, settle_s: float = 0.3) -> Asy
     links = [await link(url, prefix), await link(url, prefix)]
     odd: list[str] = []
     heard = (Comings(), Comings())
-    marks = [Marks(), Marks()]
-    for each, listener, mark in zip(links, heard, marks, strict=True):
+    marks = Marks(links, prefix)
+    await marks.listen()
+    for each, listener in zip(links, heard, strict=True):
         broker = RedisBroker(each, lambda: 1.8e9, lambda: secrets.token_hex(4), odd.append)
         broker.listen(listener)
         await broker.subscribe("t")
-        await each.subscribe(prefix + "mark", mark)
     failed: list[Any] = []
     one, two = (
         RedisPresence(each, here, lease_s=lease_s, settle_s=settle_s, failed=lambda *fault: failed.append(fault))
@@ -155,13 +139,7 @@ async def in_redis(url: str, lease_s: float = 1.0, settle_s: float = 0.3) -> Asy
     async def wait(seconds: float) -> None:
         await deferLater(here, seconds)
 
-    async def settle() -> None:
-        wanted = marks[0].heard + 1
-        await links[0].call("SPUBLISH", prefix + "mark", "")
-        while any(mark.heard < wanted for mark in marks):
-            await wait(0.002)
-
-    yield InRedis(Presences(one, two, heard, wait, settle), links, failed)
+    yield InRedis(Presences(one, two, heard, wait, marks.settle), links, failed)
     for each in links:
         await each.stop()
     assert not failed

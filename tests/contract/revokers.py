@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from tests.redis.fixtures import link
+from tests.redis.fixtures import KINDS, link, url_of
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -66,13 +66,13 @@ def _raise(name: str, failure: Failure) -> None:
     raise AssertionError(f"{name}: {failure.getTraceback()}")
 
 
-@pytest_twisted.async_yield_fixture(params=["memory", "redis"])
+@pytest_twisted.async_yield_fixture(params=KINDS)
 async def revokers(request: pytest.FixtureRequest) -> AsyncIterator[Revokers]:
     if request.param == "memory":
         both = MemoryRevocations(time.time)
         yield Revokers(both, both, time.time)
         return
-    url, prefix = request.getfixturevalue("redis_server").url, "t" + secrets.token_hex(4)
+    url, prefix = url_of(request), "t" + secrets.token_hex(4)
     links = [await link(url, prefix) for _ in range(2)]
     one, two = (in_redis(redis, _raise) for redis in links)
     await one.start()

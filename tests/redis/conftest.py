@@ -2,6 +2,6 @@
 A Redis for the tests of this folder.
 """
 
-from tests.redis.fixtures import redis, redis_server
+from tests.redis.fixtures import redis, redis_cluster, redis_on_cluster, redis_server
 
-__all__ = ["redis", "redis_server"]
+__all__ = ["redis", "redis_cluster", "redis_on_cluster", "redis_server"]

@@ -28,7 +28,7 @@ class Load:
         acknowledged: Number to position, of those that were.
         heard: Positions and numbers, by channel.
         gaps: Channels of which it was told that something may be missing, each time.
-        refused: How often it was told that nothing is known.
+        refused: How often it was told that nothing is known, by channel.
     """
 
     def __init__(self, channels: int) -> None:
@@ -36,19 +36,19 @@ class Load:
         self.acknowledged: dict[int, tuple[str, str, int]] = {}
         self.heard: dict[str, list[tuple[str, int, int]]] = {channel: [] for channel in self.channels}
         self.gaps: list[str] = []
-        self.refused = 0
+        self.refused = dict.fromkeys(self.channels, 0)
         self.links: list[Any] = []
         self._count = 0
         self._running = True
         self._publishing: list[Deferred[None]] = []
 
-    async def start(self, url: str, **settings: Any) -> Load:
+    async def start(self, url: str, prefix: str = "", **settings: Any) -> Load:
         """
         Connect, listen, and begin to publish.
         """
         from gateway.redis.broker import RedisBroker
 
-        prefix = "t" + secrets.token_hex(4)
+        prefix = prefix or "t" + secrets.token_hex(4)
         self.links = [await link(url, prefix, **settings) for _ in range(2)]
         publisher, listener = (
             RedisBroker(each, lambda: 1.8e9, lambda: secrets.token_hex(4), lambda text: None) for each in self.links
@@ -66,7 +66,7 @@ class Load:
             try:
                 published = await broker.publish(channel, b"%d" % number, KEEP)
             except StoreUnavailable:
-                self.refused += 1
+                self.refused[channel] += 1
                 await pause(0.02)
                 continue
             position = published.position

@@ -54,6 +54,12 @@ class RedisServer:
         """
         Start it (again), and wait until it answers.
         """
+        self.launch()
+        self.wait()
+        return self
+
+    def launch(self) -> None:
+        """Start it."""
         program = shutil.which("redis-server")
         assert program, "redis-server is missing; on Debian, as root: apt-get install redis-server"
         command = [program, "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
@@ -66,8 +72,6 @@ class RedisServer:
             self.process = subprocess.Popen(
                 [*command, "--appendonly", "no", *self.options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        self.wait()
-        return self
 
     def wait(self) -> None:
         """

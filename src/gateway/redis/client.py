@@ -23,7 +23,7 @@ from gateway.redis.master import Account, Master
 from gateway.redis.scripts import Script
 from gateway.redis.topics import Receiver
 
-__all__ = ["CHAIN", "Chain", "Outages", "Redis", "Store", "Watcher"]
+__all__ = ["CHAIN", "Chain", "Guide", "Linked", "Outages", "Redis", "Store", "Watcher"]
 
 
 class Chain(Enum):
@@ -103,6 +103,27 @@ class Store(Protocol):
         """Have *watcher* told of losses and returns from now on."""
 
 
+class Linked(Store, Protocol):
+    """
+    A store that is started and stopped.
+
+    Attributes:
+        hearing: Topics can be subscribed now.
+        losses: How often it was lost.
+    """
+
+    @property
+    def hearing(self) -> bool: ...  # noqa: D102
+    @property
+    def losses(self) -> int: ...  # noqa: D102
+
+    def start(self) -> None:
+        """Begin to connect; what is asked before it is done fails."""
+
+    async def stop(self) -> None:
+        """Close the connections."""
+
+
 class Guide(Protocol):
     """
     Who knows where the master is.
@@ -165,6 +186,13 @@ class Outages:
         for watcher in list(self._watchers):
             self._tell(watcher.lost)
 
+    def settled(self, before: str, chain: str) -> None:
+        """
+        It is known which chain holds, and which one held before.
+        """
+        if before and before != chain:
+            self._event("store.went_back", {"chain": chain, "before": before})
+
     def odd(self, reason: str) -> None:
         """
         Something is not as it should be.
@@ -204,7 +232,6 @@ class Redis:
     ) -> None:
         self.keys = keys
         self._guide = guide
-        self._event = event
         self._outages = Outages(event)
         self._lineage = Lineage(keys.one("lineage"), fresh, reactor.seconds)
         self._master = Master(
@@ -330,8 +357,7 @@ class Redis:
     async def _settle(self, connection: Connection, server: Server) -> None:
         before = self._lineage.chain
         await self._lineage.settle(connection.send, server)
-        if before and before != self._lineage.chain:
-            self._event("store.went_back", {"chain": self._lineage.chain, "before": before})
+        self._outages.settled(before, self._lineage.chain)
 
 
 def _never_moves(_topic: str, _receiver: Receiver) -> None:

@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from gateway.config.store_section import Store
 from gateway.core.store_url import read_store_url
-from gateway.redis.client import Redis
+from gateway.redis.client import Linked, Redis
+from gateway.redis.cluster import RedisCluster
 from gateway.redis.keys import Keys
 from gateway.redis.master import Account
 from gateway.redis.sentinel import Sentinels
@@ -30,7 +31,7 @@ def connect(
     random: Callable[[], float],
     fresh: Callable[[], str],
     event: Callable[[str, dict[str, Any]], None],
-) -> Redis:
+) -> Linked:
     """
     Make what ``section.url`` names; it is not started.
 
@@ -68,4 +69,6 @@ def connect(
         theirs = Account(section.sentinel_username, secret, timeout_s=section.timeout_s)
         sentinels = Sentinels(reactor, url.hosts, url.service, theirs, endpoint, random=random)
         return Redis(reactor, sentinels, account, keys, guide=sentinels, **common)
+    if url.kind == "cluster":
+        return RedisCluster(reactor, url.hosts, endpoint, account, keys, **common)
     raise ValueError(f"{section.url} is not a Redis")

@@ -51,9 +51,7 @@ class RedisLimiter:
         """
         Spend each; all are asked in one write.
         """
-        if self._redis.available:
-            return await all_of([Deferred.fromCoroutine(self._spend(charge)) for charge in charges])
-        return [await self._without(charge) for charge in charges]
+        return await all_of([Deferred.fromCoroutine(self._spend(charge)) for charge in charges])
 
     async def _spend(self, charge: Charge) -> Verdict:
         quota, cost = charge.quota, charge.cost

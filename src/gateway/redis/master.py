@@ -44,6 +44,24 @@ class Account:
     database: int = 0
     timeout_s: float = 2.0
 
+    def connection(
+        self, reactor: Any, lost: Callable[[Connection, str], None], topics: Topics | None = None
+    ) -> Connection:
+        """
+        Make a connection, for *topics* or for commands.
+        """
+        return Connection(
+            reactor,
+            username=self.username,
+            password=self.password,
+            database=self.database if topics is None else 0,
+            timeout_s=self.timeout_s,
+            most_bytes=MOST_BYTES,
+            message=topics.message if topics is not None else None,
+            ended=topics.ended if topics is not None else None,
+            lost=lost,
+        )
+
 
 class Master:
     """
@@ -56,11 +74,11 @@ class Master:
         settle: Called each second and before commands are sent to it, with what it says of itself; raises what speaks against it.
         up: Called when commands can be sent.
         down: Called with the reason when they cannot any more, or it could not be connected to; each time.
-        hears: Called when topics are heard, and when they are not any more.
         moved: Called with a topic and its receiver if the slot is not here any more.
         odd: Called with what should not happen.
 
     Attributes:
+        tried: It was tried to hear topics there, and either they are heard or it failed.
         topics: What is heard there.
         waits: Who waits for its replicas.
     """
@@ -88,6 +106,7 @@ class Master:
         self._odd = odd
         self._looking: IDelayedCall | None = None
         self._runs: list[tuple[Link, str]] = []
+        self.tried = False
         self.topics = Topics(moved)
         self._commands = Link(
             reactor,
@@ -103,8 +122,8 @@ class Master:
             endpoint,
             self._make_subscriber,
             prepare=self._prepare_topics,
-            up=lambda _: None,
-            down=lambda _: self.topics.lost(),
+            up=lambda _: self._heard(),
+            down=lambda _: self._deaf(),
             random=random,
         )
         self._waited = ""
@@ -154,22 +173,18 @@ class Master:
         """Whether topics are heard."""
         return self._subscriptions.connection is not None
 
-    def _make(self, lost: Callable[[Connection, str], None], *, subscriber: bool = False) -> Connection:
-        account = self._account
-        return Connection(
-            self._reactor,
-            username=account.username,
-            password=account.password,
-            database=0 if subscriber else account.database,
-            timeout_s=account.timeout_s,
-            most_bytes=MOST_BYTES,
-            message=self.topics.message if subscriber else None,
-            ended=self.topics.ended if subscriber else None,
-            lost=lost,
-        )
+    def _make(self, lost: Callable[[Connection, str], None]) -> Connection:
+        return self._account.connection(self._reactor, lost)
 
     def _make_subscriber(self, lost: Callable[[Connection, str], None]) -> Connection:
-        return self._make(lost, subscriber=True)
+        return self._account.connection(self._reactor, lost, self.topics)
+
+    def _heard(self) -> None:
+        self.tried = True
+
+    def _deaf(self) -> None:
+        self.tried = True
+        self.topics.lost()
 
     async def _prepare(self, connection: Connection) -> None:
         try:

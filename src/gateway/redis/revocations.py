@@ -196,7 +196,7 @@ class RedisRevocations:
             return
         if self._following is not None:
             self._again = True
-        elif self._redis.available:
+        else:
             following = self._following = Deferred.fromCoroutine(self._follow())
             following.addErrback(self._lagging)
             following.addCallback(self._followed)

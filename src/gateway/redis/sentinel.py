@@ -19,28 +19,23 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gateway.ports.realtime import StoreUnavailable
+from gateway.redis.answers import answers_of
 from gateway.redis.connection import Connection, all_of
 from gateway.redis.errors import RedisFault
 from gateway.redis.link import Link
 from gateway.redis.master import Account
+from gateway.redis.slots import Address
 
 __all__ = ["Sentinels"]
 
 ASK_S: Final = 1.0
 """How often it is asked who is master: how late a failover is found whose old master goes on to answer."""
 
-GRACE_S: Final = 0.25
-"""How long the others may take once one has answered."""
-
 FIRST_S: Final = 2.0
 """How long a connection waits for a first sentinel to be connected to."""
 
 MOST: Final = 64
 """Sentinels that are asked, the configured ones among them."""
-
-MOST_BYTES: Final = 1024 * 1024
-
-Address = tuple[str, int]
 
 
 class _Told(Struct, frozen=True):
@@ -144,16 +139,7 @@ class Sentinels:
         link.start()
 
     def _make(self, lost: Callable[[Connection, str], None]) -> Connection:
-        account = self._account
-        return Connection(
-            self._reactor,
-            username=account.username,
-            password=account.password,
-            database=0,
-            timeout_s=account.timeout_s,
-            most_bytes=MOST_BYTES,
-            lost=lost,
-        )
+        return self._account.connection(self._reactor, lost)
 
     def _up(self, address: Address) -> None:
         self._reasons.pop(address, None)
@@ -184,7 +170,7 @@ class Sentinels:
         if not asked:
             await self._one_up()
             asked = [Deferred.fromCoroutine(self._told(*each)) for each in self._connected()]
-        told = await self._answers(asked)
+        told = await answers_of(asked, self._reactor)
         if not told:
             raise StoreUnavailable(self._why())
         self._learn(told)
@@ -230,37 +216,6 @@ class Sentinels:
         except (KeyError, TypeError, ValueError):
             self._reasons[address] = "it says nothing that can be understood"
         return None
-
-    async def _answers(self, asked: Sequence[Deferred[_Told | None]]) -> list[_Told]:
-        """What those say who answer soon after the first."""
-        told: list[_Told] = []
-        left = len(asked)
-        done: Deferred[None] = Deferred()
-        timer: IDelayedCall | None = None
-
-        def take(answer: _Told | None) -> None:
-            nonlocal left, timer
-            left -= 1
-            if answer is not None:
-                told.append(answer)
-            if not left:
-                _end(done)
-            elif told and timer is None:
-                timer = self._reactor.callLater(GRACE_S, _end, done)
-
-        def fail(failure: Failure) -> None:
-            if not done.called:
-                done.errback(failure)
-
-        for each in asked:
-            each.addCallback(take).addErrback(fail)
-        if asked:
-            try:
-                await done
-            finally:
-                if timer is not None and timer.active():
-                    timer.cancel()
-        return list(told)
 
     def _why(self) -> str:
         reasons = [f"{host}:{port}: {reason}" for (host, port), reason in sorted(self._reasons.items())]

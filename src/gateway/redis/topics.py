@@ -98,20 +98,29 @@ class Topics:
     async def again(self, connection: Connection) -> None:
         """
         Subscribe everything anew on *connection*, and tell of the gap.
+
+        Raises:
+            StoreUnavailable: not everything is heard.
         """
         self._connection = connection
-        await self._hear(connection, list(self._heard))
+        for name, refused in await self._hear(connection, list(self._heard)):
+            if refused.code != "MOVED":
+                raise refused
+            self.ended(name)
 
     async def adopt(self, topics: Iterable[tuple[str, Receiver]]) -> None:
         """
         Hear *topics* that were heard elsewhere: now, or with the next connection. Their receivers are told of the gap.
+
+        What is refused has moved on.
         """
         new = {topic.encode(): (topic, receiver) for topic, receiver in topics}
         self._heard |= new
         if self._connection is not None:
-            await self._hear(self._connection, list(new))
+            for name, _ in await self._hear(self._connection, list(new)):
+                self.ended(name)
 
-    def release(self, ours: Callable[[str], bool]) -> list[tuple[str, Receiver]]:
+    def release(self, ours: Callable[[str], bool]) -> dict[str, Receiver]:
         """
         Hear no more what is not *ours*, and return it.
         """
@@ -119,9 +128,11 @@ class Topics:
         if self._connection is not None:
             for name in names:
                 _leave(self._connection, name)
-        return [self._heard.pop(name) for name in names]
+        return dict(self._heard.pop(name) for name in names)
 
-    async def _hear(self, connection: Connection, names: Sequence[bytes]) -> None:
+    async def _hear(self, connection: Connection, names: Sequence[bytes]) -> list[tuple[bytes, RedisRefused]]:
+        """Subscribe, and return what was refused."""
+        refused: list[tuple[bytes, RedisRefused]] = []
         for begin in range(0, len(names), BATCH):
             batch = [name for name in names[begin : begin + BATCH] if name in self._heard]
             # One command for each: only topics of one slot may stand together, and each has an answer of its own.
@@ -133,12 +144,13 @@ class Topics:
                     receivers.setdefault(heard[1], []).append(heard[0])
                 elif succeeded:
                     _leave(connection, name)  # Nobody wanted it any more while we asked.
-                elif isinstance(result.value, RedisRefused) and result.value.code == "MOVED":
-                    self.ended(name)
+                elif isinstance(result.value, RedisRefused):
+                    refused.append((name, result.value))
                 else:
                     raise result.value
             for receiver, topics in receivers.items():
                 receiver.gap(topics)
+        return refused
 
     def lost(self) -> None:
         """
