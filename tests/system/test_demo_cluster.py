@@ -24,6 +24,13 @@ from tests.system.test_demo import READY, Shown
 from demo.cluster import PORTS
 from demo.ports import free_port
 
+ALONE = """
+window.looked = window.alone = 0;
+new MutationObserver(() => { window.looked += 1; window.alone += !document.getElementById('watching').innerText.includes('OTHER'); })
+  .observe(document.getElementById('watching'), { childList: true, subtree: true });
+"""
+"""Counts how often a window shows that the other one is not there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster(Shown):
@@ -103,7 +110,8 @@ def turn(window: Window) -> None:
 def test_two_play_while_an_instance_is_killed(browser: Browser, tmp_path: Path) -> None:
     """
     Two windows on two instances; one instance is killed with -9 in the middle of a game. Its window comes back to the
-    other one, both see every move and word once, the game is played to its end, and the instance is started again.
+    other one, both see every move and word once and each other all the while, the game is played to its end, and the
+    instance is started again.
     """
     prefix = Path(sys.prefix)
     make = ["make", "--no-print-directory", "-o", str(prefix / ".installed"), "demo-cluster", f"VENV={prefix}"]
@@ -117,6 +125,10 @@ def test_two_play_while_an_instance_is_killed(browser: Browser, tmp_path: Path) 
         yellow.until("document.getElementById('tables').innerText.includes('Blue Room')")
         yellow.click("#tables button")
         yellow.until("document.getElementById('title').innerText === 'Blue Room'")
+        # Who is there is true on both instances.
+        for window, other in ((red, "Yves"), (yellow, "Rosa")):
+            window.until(f"document.getElementById('watching').innerText.includes('{other}')")
+            window.run(ALONE.replace("OTHER", other))
         red.click("button[data-seat=RED]")
         yellow.click("button[data-seat=YELLOW]")
         for column, window in ((3, red), (3, yellow)):
@@ -143,8 +155,10 @@ def test_two_play_while_an_instance_is_killed(browser: Browser, tmp_path: Path) 
         assert board(red) == board(yellow)
         assert board(red).count("R") + board(red).count("Y") == 9
         for window in (red, yellow):
+            assert window.run("window.alone") == 0
             assert [window.text("chat").count(said) for said in ("before", "still there?")] == [1, 1]
             assert window.text("trouble") == ""
+        assert red.run("window.looked") + yellow.run("window.looked") > 0
 
         eventually("the instance is started again", lambda: it.pid("1") != killed, within_s=20)
         eventually("it serves", lambda: ask(it.ports["GATEWAY1_PORT"], "/ready").status == 200)
