@@ -82,14 +82,14 @@ soak: $(STAMP) ## hours of mixed load against one gateway (MINUTES=60), and what
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
 bench-peers: $(STAMP) ## install what the benchmarks compare with
-	@deploy/need nginx=nginx-light haproxy wrk node=nodejs npm taskset=util-linux gcc \
+	@deploy/need redis-server nginx=nginx-light haproxy wrk node=nodejs npm taskset=util-linux gcc \
 	  /usr/lib/nginx/modules/ngx_nchan_module.so=libnginx-mod-nchan
 	@npm --prefix bench/peers ci --silent --no-audit --no-fund </dev/null
 
 bench: bench-peers ## measure beside the peers, into bench/RESULTS.md
 	$(BIN)/python -m bench $(ARGS)
 
-FIGURES := refusals openings cuts memory grpc http realtime
+FIGURES := refusals openings cuts chaos memory grpc http realtime cluster
 
 # What held is not measured again: a run that was cut goes on where it was. make clean-figures forgets.
 $(FIGURES:%=.run/figures/%): .run/figures/%: | bench-peers

@@ -7,10 +7,22 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import cuts, grpc_calls, http_proxy, memory, openings, realtime, refusals, report
+from bench import (
+    chaos,
+    cluster,
+    cluster_report,
+    cuts,
+    grpc_calls,
+    http_proxy,
+    memory,
+    openings,
+    realtime,
+    refusals,
+    report,
+)
 from bench.machine import layout
 
-PARTS = ("http", "grpc", "memory", "refusals", "openings", "cuts", "realtime")
+PARTS = ("http", "grpc", "memory", "refusals", "openings", "cuts", "realtime", "chaos", "cluster")
 
 
 def say(line: str) -> None:
@@ -65,6 +77,14 @@ def main() -> int:
         seen = realtime.measure(cores, options.rounds, options.seconds, say)
         sections["realtime"] = report.realtime_section(seen, cores)
         figures += report.realtime_figures(seen)
+    if "chaos" in parts:
+        killed = {fsync: chaos.measure(chaos.Plan(fsync=fsync)) for fsync in ("always", "everysec")}
+        sections["chaos"] = cluster_report.chaos_section(killed)
+        figures += cluster_report.chaos_figures(killed)
+    if "cluster" in parts:
+        several = cluster.measure(cores, say)
+        sections["cluster"] = cluster_report.cluster_section(several, cores)
+        figures += cluster_report.cluster_figures(several)
     print(report.figures_table(figures))
     for name, text in sections.items():
         print(text)

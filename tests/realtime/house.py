@@ -289,12 +289,15 @@ class House:
     Args:
         text: TOML beside ``BASE``.
         answers: What backends answer, by ``http`` path or ``call`` of the configuration.
+        clock: A real reactor, where something real takes part.
     """
 
     tells: SessionEvents | None = None
 
-    def __init__(self, text: str, answers: Mapping[str, Any] | None = None, *, base: str = BASE) -> None:
-        self.clock = Clock()
+    def __init__(
+        self, text: str, answers: Mapping[str, Any] | None = None, *, base: str = BASE, clock: Any = None
+    ) -> None:
+        self.clock: Any = clock or Clock()
         self.config: Config = parse(base + text, str(Path.cwd() / "test.toml"), {})
         self.answers: dict[str, Any] = dict(answers or {})
         self.backends: dict[str, Asked] = {}
@@ -311,7 +314,7 @@ class House:
 
     def wall(self) -> float:
         """Seconds since the epoch."""
-        return START + self.clock.seconds()
+        return START + float(self.clock.seconds())
 
     def make_bus(self) -> ClusterBus:
         """The bus of a node that is being made."""

@@ -2,6 +2,7 @@
 Commands: publishing, calling backends, asking for history; their order, their bounds.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ from tests.realtime.house import BASE, House
 from twisted.internet.defer import Deferred
 
 from gateway.core.verdicts import ClientError
+from gateway.memory.idempotency import MemoryIdempotency
+from gateway.ports.realtime import StoreUnavailable
+from gateway.ports.stores import Stores
 
 RULES = """
 [channels.closed]
@@ -304,6 +308,43 @@ def test_a_key_whose_call_failed_may_be_tried_again() -> None:
     assert alice.reply(rpc=request)["error"]["temporary"] is True
     house.answers["POST /call"] = {"n": 2}
     assert alice.reply(rpc=request)["rpc"]["data"] == {"n": 2}
+
+
+class Leaky(MemoryIdempotency):
+    """
+    A store that goes away once a key is claimed.
+    """
+
+    async def finish(self, key: str, mine: str, result: bytes, keep_s: float) -> bool:
+        """Nobody knows."""
+        raise StoreUnavailable
+
+    async def release(self, key: str, mine: str) -> None:
+        """Nobody knows."""
+        raise StoreUnavailable
+
+
+class LeakyHouse(House):
+    def stores_of(self, stores: Stores) -> Stores:
+        """With results that cannot be stored."""
+        return replace(stores, idempotency=Leaky(self.wall))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_result_that_cannot_be_stored_is_told_all_the_same(fails: bool) -> None:
+    """
+    The store goes away while the backend thinks: the client has its answer, and the key is free again after two minutes.
+    """
+    answer = ClientError(400, "no") if fails else {"n": 1}
+    house = LeakyHouse(RULES, {"POST /call": answer})
+    alice = house.connected("alice;ttl=99999")
+    request = {"method": "call", "data": {"idempotency_key": "k1"}}
+    for _ in range(2):
+        reply = alice.reply(rpc=request)
+        assert reply["error"]["code"] == 400 if fails else reply["rpc"]["data"] == {"n": 1}
+        assert alice.reply(rpc=request)["error"]["temporary"] is True
+        house.pass_time(125, 1)
+    assert len(house.backends["POST /call"].calls) == 2
 
 
 def test_each_command_has_a_key_for_backends() -> None:

@@ -21,6 +21,7 @@ from gateway.ports.realtime import Occupancy, StoreUnavailable
 
 ALICE, BOB = ClientInfo("alice", "a1", b"{}"), ClientInfo("bob", "b1")
 HERE = {"announced": True}
+SETTLE_S = 2.0
 
 
 async def together(*steps: Coroutine[Any, Any, Any]) -> list[Any]:
@@ -59,7 +60,7 @@ async def hall(redis_server: RedisServer) -> AsyncIterator[InRedis]:
 @pytest_twisted.async_yield_fixture
 async def fallible(tmp_path: Path) -> AsyncIterator[tuple[InRedis, RedisServer]]:
     server = RedisServer(tmp_path / "redis").start()
-    async for made in in_redis(server.url):
+    async for made in in_redis(server.url, settle_s=SETTLE_S):
         yield made, server
     server.stop()
 
@@ -335,7 +336,7 @@ async def test_data_that_is_lost(fallible: tuple[InRedis, RedisServer]) -> None:
     await together(one.restore(), two.restore())
     assert await hall.presences.take() == []
     assert len(await two.members("table77")) == 1
-    await hall.presences.pass_time(0.5)
+    await hall.presences.pass_time(SETTLE_S)
     await restored(hall)
     await hall.presences.pass_time(0.1)
     await together(one.expired(), two.expired())
@@ -418,7 +419,7 @@ async def test_what_waits_is_bounded(fallible: tuple[InRedis, RedisServer]) -> N
     server.resume()
     await back(hall)
     await restored(hall)
-    await hall.presences.pass_time(0.5)
+    await hall.presences.pass_time(SETTLE_S)
     await one.expired()
     assert set(await one.members("t")) == {"c39"}
     assert len(await hall.presences.take()) == 39

@@ -129,12 +129,15 @@ class Presence:
             while self._former:
                 await self._store.reap(self._former[0], self._hold_s)
                 del self._former[0]
-            while ended := await self._store.expired():
-                self._count("expired", len(ended))
+            await self._end_due()
         except StoreUnavailable:
             return  # The next sweep goes on.
         finally:
             self._sweeping = False
+
+    async def _end_due(self) -> None:
+        while ended := await self._store.expired():
+            self._count("expired", len(ended))
 
     async def tidy(self, lost: Lost) -> None:
         """
@@ -147,6 +150,7 @@ class Presence:
             return max(hold_s - silent_s, min(hold_s, GRACE_S))
 
         self._count("held", await self._store.reap(lost.instance, left_s))
+        await self._end_due()
 
     async def renamed(self, instance: str) -> None:
         """

@@ -298,7 +298,7 @@ class RealtimeNode:
         """
         client = subscription.client
         live = subscription.live
-        self.leave(subscription)
+        leave(self, subscription, held=code == UnsubscribeReason.INSUFFICIENT_STATE.code)
         if live and client.closing is None:
             if subscription.server_side and code >= UnsubscribeReason.INSUFFICIENT_STATE.code:
                 # Its SDK does not subscribe to it again by itself; a new connection brings it back whole.

@@ -51,12 +51,15 @@ def _let_go(node: RealtimeNode, subscription: Subscription) -> Place | None:
     return place
 
 
-def leave(node: RealtimeNode, subscription: Subscription) -> None:
+def leave(node: RealtimeNode, subscription: Subscription, *, held: bool = False) -> None:
     """
     End a subscription without a word to its client.
+
+    Args:
+        held: It comes again at once, and its place is held for that.
     """
     # One that was being made may have taken a place that was held: then it is held again, for the next attempt.
-    held = not subscription.live and subscription.returns is not False
+    held = held or (not subscription.live and subscription.returns is not False)
     place = _let_go(node, subscription)
     if place is not None:
         node.spawn("presence.leave", node.presence.hold(place) if held else node.presence.leave(place))

@@ -26,8 +26,11 @@ from gateway.redis.scripts import load
 
 __all__ = ["RedisPresence"]
 
-BATCH: Final = 200
-"""Entries written, or channels looked at, in one turn."""
+BATCH: Final = 50
+"""Entries written anew in one turn: some milliseconds of work."""
+
+CHANNELS: Final = 200
+"""Of a dead instance, looked at in one turn."""
 
 PAGE: Final = 250
 """Entries of a channel that one script looks at."""
@@ -78,7 +81,7 @@ class RedisPresence:
     @property
     def unwritten(self) -> int:
         """How many places Redis does not have as it should."""
-        return len(self._roster.unwritten)
+        return len(self._roster.unwritten) + len(self._roster.stale)
 
     def own(self, instance: str) -> None:
         """
@@ -97,6 +100,19 @@ class RedisPresence:
         """
         What could not be written is, with the next ``restore``.
         """
+        self._notice()
+
+    def _notice(self) -> None:
+        """See whether the data may have gone back since anybody looked."""
+        chain = self._redis.chain
+        if chain == self._chain:
+            return
+        if self._chain:
+            self._settled_at = self._seconds() + self._settle_s
+            self._roster.went_back(self._settled_at)
+            self._listed.clear()
+            self._compare = True
+        self._chain = chain
 
     # What the clients of this instance do.
 
@@ -105,9 +121,10 @@ class RedisPresence:
         Enter a session.
         """
         assert self._instance, "named before"
+        self._notice()
         told = "a" if announced else "-"
         place = self._roster.enter(channel, session, info.client, packed_info(info), told=told)
-        place.after = 0.0 if place.lost else self._settled_at
+        place.after = 0.0 if place.life else self._settled_at
         return await self._write(place)
 
     async def hold(self, channel: str, session: str, client: str, hold_s: float) -> None:
@@ -124,6 +141,7 @@ class RedisPresence:
         await self._go(channel, session, client, None)
 
     async def _go(self, channel: str, session: str, client: str, until: float | None) -> None:
+        self._notice()
         if until is None and self._seconds() < self._settled_at:
             until = self._settled_at
         place = self._roster.go(channel, session, client, until)
@@ -142,14 +160,13 @@ class RedisPresence:
 
     async def _write_all(self, place: Place) -> None:
         """Write what is wanted of *place*, until nothing else is wanted meanwhile."""
-        returned, written = False, False
+        returned = 0
         try:
-            while not written and place.after <= self._seconds():
-                if place.wish is Wish.HELD and not place.lost and place.until <= self._seconds():
-                    self._roster.go(place.channel, place.session, place.client)
-                number = place.number
+            while True:
+                number, life = place.number, self._roster.life
                 returned = await self._step(place)
-                written = self._roster.wrote(place, number)
+                if returned < 0 or self._roster.wrote(place, number, life):
+                    break
             await self._unlist(place.channel)
         except StoreUnavailable:
             pass  # It is tried again.
@@ -157,26 +174,28 @@ class RedisPresence:
             place.busy = False
             waiters, place.waiters = place.waiters, []
             for waiter in waiters:
-                waiter.callback(returned)
+                waiter.callback(returned > 0)
 
-    async def _step(self, place: Place) -> bool:
+    async def _step(self, place: Place) -> int:
+        """Write what is wanted now; 1 if it was held, -1 if it has to wait."""
         channel, session = place.channel, place.session
-        self._chain = self._chain or self._redis.chain
-        if place.wish is Wish.OUT:
+        left_s, lost = place.until - self._seconds(), self._roster.lost(place)
+        if place.wish is Wish.IN:
+            await self._list(channel)
+            if not lost:
+                entry = (session, self._instance, place.told, place.info, int(self._seconds() < place.after))
+                entered: int = await self._run("presence_enter", channel, *entry)
+                return entered
+            await self._run("presence_restore", channel, session, "o", self._instance, place.told, place.info)
+        elif not lost and (place.wish is Wish.OUT or left_s <= 0):
             await self._run("presence_leave", channel, session, place.client)
-        elif place.wish is Wish.HELD:
-            until = await self._until(place.until - self._seconds(), channel, [session])
-            if place.lost:
+        else:
+            until = await self._until(left_s, channel, [session])
+            if lost:
                 await self._run("presence_restore", channel, session, "h", until, place.told, place.info)
             else:
                 await self._run("presence_hold", channel, until, "c", session, place.client)
-        else:
-            await self._list(channel)
-            if not place.lost:
-                entry = (session, self._instance, place.told, place.info)
-                return bool(await self._run("presence_enter", channel, *entry))
-            await self._run("presence_restore", channel, session, "o", self._instance, place.told, place.info)
-        return False
+        return 0
 
     async def _run(self, name: str, channel: str, *args: Part) -> Any:
         keys = self._redis.keys
@@ -282,7 +301,7 @@ class RedisPresence:
         """Hold what stands as *instance*'s and is not *spared*, and take it from the index."""
         held, begin = 0, f"[{instance}\t"
         while True:
-            listed = await self._redis.call("ZRANGEBYLEX", self._index, begin, f"({instance}\n", "LIMIT", 0, BATCH)
+            listed = await self._redis.call("ZRANGEBYLEX", self._index, begin, f"({instance}\n", "LIMIT", 0, CHANNELS)
             if not listed:
                 return held
             begin = f"({listed[-1].decode()}"
@@ -316,21 +335,17 @@ class RedisPresence:
         now, roster = self._seconds(), self._roster
         if not self._redis.available or not self._instance:
             return
-        chain = self._redis.chain
-        if chain != self._chain:
-            if self._chain:
-                self._settled_at = now + self._settle_s
-                roster.went_back(self._settled_at)
-                self._listed.clear()
-                self._compare = True
-            self._chain = chain
+        self._notice()
         roster.pass_time(now)
-        waiting = [place for place in roster.unwritten if not place.busy and place.after <= now]
-        for begin in range(0, len(waiting), BATCH):
-            batch = waiting[begin : begin + BATCH]
-            await all_of([self._write(place) for place in batch])
-            if all(place in roster.unwritten for place in batch):
-                return  # It is not taken now.
+        more = True
+        while more:
+            more = roster.again(BATCH)
+            waiting = [place for place in roster.unwritten if not place.busy and place.after <= now]
+            for begin in range(0, len(waiting), BATCH):
+                batch = waiting[begin : begin + BATCH]
+                await all_of([self._write(place) for place in batch])
+                if all(place in roster.unwritten for place in batch):
+                    return  # It is not taken now.
         if self._compare or roster.overflowed:
             # What stands as ours and is not: given up while nobody could be told, or written before we went back.
             await self._take(self._instance, lambda _: self._settle_s, roster.has)

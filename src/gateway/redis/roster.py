@@ -35,9 +35,9 @@ class Place:
         info: Who stands there, packed.
         told: ``a`` if comings and goings are told, else ``-``.
         wish: What is wanted.
-        until: Of a place that is held: when it goes; seconds of the instance's clock.
-        lost: The store may have lost it: to be written without a word, instead of as something new.
-        after: Not to be written before; seconds of the instance's clock.
+        until: When it goes, if it does not at once; seconds of the instance's clock.
+        life: In which life of the data it was written last; 0 if never.
+        after: When it may be told as new; seconds of the instance's clock.
         busy: Somebody writes it now.
         waiters: Called when it is written, or cannot be now.
     """
@@ -48,7 +48,7 @@ class Place:
         "channel",
         "client",
         "info",
-        "lost",
+        "life",
         "number",
         "session",
         "told",
@@ -65,7 +65,7 @@ class Place:
         self.told = "-"
         self.wish = Wish.OUT
         self.until = 0.0
-        self.lost = False
+        self.life = 0
         self.after = 0.0
         self.busy = False
         self.waiters: list[Deferred[bool]] = []
@@ -77,12 +77,16 @@ class Roster:
     The places of an instance: those where its clients stand, and those that it holds or gives up.
 
     Attributes:
+        life: Which life of the data this is; grows when it may have gone back.
         unwritten: What the store does not have as it should.
+        stale: What it should have and may have lost.
         overflowed: Places were forgotten that the store may still have as this instance's.
     """
 
     def __init__(self, most_gone: int = MOST_GONE) -> None:
+        self.life = 1
         self.unwritten: dict[Place, None] = {}
+        self.stale: list[Place] = []
         self.overflowed = False
         self._most_gone = most_gone
         self._gone = 0
@@ -102,10 +106,8 @@ class Roster:
         """
         Want a place taken, by whoever has the session now.
         """
-        self._resting.pop((channel, session), None)
-        place = self._channels.get(channel, {}).get(session)
-        if place is None:
-            place = self._put(Place(channel, session))
+        resting = self._resting.pop((channel, session), None)
+        place = self._put(resting or Place(channel, session))
         place.client, place.info, place.told = client, info, told
         self._want(place, Wish.IN)
         return place
@@ -125,15 +127,19 @@ class Roster:
         self._want(place, Wish.OUT if until is None else Wish.HELD)
         return place
 
-    def wrote(self, place: Place, number: int) -> bool:
+    def lost(self, place: Place) -> bool:
+        """Whether a place was written once and may be lost: written again it is nothing new."""
+        return place.life not in (0, self.life)
+
+    def wrote(self, place: Place, number: int, life: int) -> bool:
         """
         Note that the store has a place as it was wanted when its count was *number*; whether that is still so.
         """
+        place.life = life
         if place not in self.unwritten:
             return True
-        if place.number != number:
+        if place.number != number or life != self.life:
             return False
-        place.lost = False
         self._forget(place, place.wish is not Wish.IN)
         if place.wish is Wish.HELD:
             # It is nobody's any more, but known while it is held: should the store lose it, nobody else writes it again.
@@ -152,22 +158,34 @@ class Roster:
 
     def went_back(self, settled_at: float) -> None:
         """
-        Want everything written again: the store may have lost it.
+        Begin another life of the data: the store may have lost everything.
 
         Args:
             settled_at: When every instance will have written what it has; seconds of the instance's clock.
         """
+        self.life += 1
         resting, self._resting, self._rests = self._resting, {}, []
         for place in resting.values():
             self._want(self._put(place), Wish.HELD)
-        for place in [place for places in self._channels.values() for place in places.values()]:
-            if place.wish is Wish.IN and place in self.unwritten and not place.lost:
-                place.after = settled_at  # It is new, and told as such.
-                continue
-            place.lost = True
-            # One that was left may be gone without a word: held for a moment, its end is told.
-            place.until = max(place.until, settled_at)
-            self._want(place, Wish.IN if place.wish is Wish.IN else Wish.HELD)
+        for place in self.unwritten:
+            if place.wish is Wish.IN:
+                # New ones are told of, and who is new is only known by then.
+                place.after = 0.0 if place.life else settled_at
+            else:
+                # It may be gone without a word: held until then, its end is told.
+                place.until = max(place.until, settled_at)
+        taken = (place for places in self._channels.values() for place in places.values())
+        self.stale = [place for place in taken if place not in self.unwritten]
+
+    def again(self, most: int) -> bool:
+        """
+        Want the next stale places written; whether there are more.
+        """
+        for place in self.stale[-most:]:
+            if place.life != self.life and self.has(place.channel, place.session):
+                self._want(place, place.wish)
+        del self.stale[-most:]
+        return bool(self.stale)
 
     def _put(self, place: Place) -> Place:
         return self._channels.setdefault(place.channel, {}).setdefault(place.session, place)
