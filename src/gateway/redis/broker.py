@@ -234,10 +234,8 @@ class RedisBroker:
         kind = payload[:1]
         try:
             if kind == b"p":
-                place = payload.index(b":")
-                end = payload.index(b":", place + 1)
-                publication = unpacked(payload[end + 1 :], int(payload[1:place]))
-                epoch = payload[place + 1 : end].decode()
+                place, epoch, blob = payload.split(b":", 2)
+                publication, name = unpacked(blob, int(place[1:])), epoch.decode()
             elif kind in (b"j", b"l"):
                 info = info_of(payload[1:])
             else:
@@ -246,7 +244,7 @@ class RedisBroker:
             self._odd(f"{channel}: {error}")
             return
         if kind == b"p":
-            listener.published(channel, publication, epoch)
+            listener.published(channel, publication, name)
         elif kind == b"j":
             listener.joined(channel, info)
         else:

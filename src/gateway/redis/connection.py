@@ -264,11 +264,8 @@ def encode(parts: Sequence[Part]) -> bytes:
     """
     Write a command as Redis reads it (RESP, arrays of bulk strings).
     """
-    written = [b"*%d\r\n" % len(parts)]
-    for part in parts:
-        data = part if isinstance(part, bytes) else part.encode() if isinstance(part, str) else b"%d" % part
-        written.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(written)
+    written: bytes = hiredis.pack_command(tuple(parts))  # type: ignore[arg-type]  # its stub knows tuples of one
+    return written
 
 
 async def all_of(answers: Sequence[Deferred[Any]]) -> list[Any]:
