@@ -41,6 +41,9 @@ def main() -> int:
     parser.add_argument("--cores", help="two cores, measured and load, such as 2,3; else the last two")
     parser.add_argument("--only", choices=PARTS, action="append", help="not everything; may be repeated")
     parser.add_argument("--check", action="store_true", help="exit code 1 if a figure is missed")
+    parser.add_argument(
+        "--scene", choices=sorted(cluster.SCENES), action="append", help="of the part cluster only these"
+    )
     options = parser.parse_args()
     if options.rounds < 5 and options.check:
         parser.error("--check needs 5 rounds at least")
@@ -82,7 +85,7 @@ def main() -> int:
         sections["chaos"] = cluster_report.chaos_section(killed)
         figures += cluster_report.chaos_figures(killed)
     if "cluster" in parts:
-        several = cluster.measure(cores, say)
+        several = cluster.measure(cores, say, options.scene or ())
         sections["cluster"] = cluster_report.cluster_section(several, cores)
         figures += cluster_report.cluster_figures(several)
     print(report.figures_table(figures))

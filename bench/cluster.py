@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -64,6 +64,9 @@ echo = true
 connections_per_user = 0
 """
 
+KEPT = Path(__file__).resolve().parent.parent / ".run" / "cluster.json"
+"""What the scenes showed the last time."""
+
 CROWD = 1000
 ENDINGS = 10_000
 GHOSTS = 5000
@@ -79,7 +82,6 @@ class Seen:
     """
 
     numbers: dict[str, float] = field(default_factory=dict)
-    wrong: int = 0
 
 
 Scene = Callable[[Path, Layout, Seen, Callable[[str], None]], Awaitable[None]]
@@ -265,6 +267,7 @@ async def latency(folder: Path, cores: Layout, seen: Seen, _say: Callable[[str],
         opened = (await _load(program, cores, "storm", *port, *listening, "--conns", "5000", "--rate", "1000"))["open"]
         if opened["ready"] != 5000:
             raise SystemExit(f"bench: only {opened['ready']} of 5000 connections")
+        wrong = 0
         seen.numbers["connect p99 ms"] = opened["ready_from_schedule_us"]["p99"] / 1e3
         for name, conns, channels, rate in (("one channel", "1000", "1", "100"), ("500 tables", "3000", "500", "500")):
             options = [*listening, *_publishing(world, 0, "c{c}"), "--conns", conns, "--channels", channels]
@@ -274,7 +277,8 @@ async def latency(folder: Path, cores: Layout, seen: Seen, _say: Callable[[str],
             if not fan["delivered"]:
                 raise SystemExit(f"bench: nothing was delivered: {fan}")
             seen.numbers[f"delivery p99 ms, {name}"] = fan["delivery_us"]["p99"] / 1e3
-            seen.wrong += fan["missing"] + fan["out_of_order"]
+            wrong += abs(fan["missing"]) + fan["out_of_order"]
+        seen.numbers["deliveries missing or out of order"] = float(wrong)
 
 
 async def commands(folder: Path, _cores: Layout, seen: Seen, _say: Callable[[str], None]) -> None:
@@ -411,17 +415,21 @@ SCENES: dict[str, Scene] = {
 }
 
 
-def measure(cores: Layout, say: Callable[[str], None], only: tuple[str, ...] = ()) -> Seen:
+def measure(cores: Layout, say: Callable[[str], None], only: Sequence[str] = ()) -> Seen:
     """
-    Let every scene happen once.
+    Let every scene happen once, or some of them: then what was seen of the others before is kept.
     """
     seen = Seen()
+    if only and KEPT.exists():
+        seen.numbers.update(json.loads(KEPT.read_text()))
     for name in only or SCENES:
         with tempfile.TemporaryDirectory(prefix="bench-") as place:
             asyncio.run(SCENES[name](Path(place), cores, seen, say))  # type: ignore[arg-type]
         say(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in seen.numbers.items()))
+        KEPT.parent.mkdir(exist_ok=True)
+        KEPT.write_text(json.dumps(seen.numbers))
     return seen
 
 
 if __name__ == "__main__":
-    measure(layout(None), lambda line: print(line, flush=True), tuple(sys.argv[1:]))
+    measure(layout(None), lambda line: print(line, flush=True), sys.argv[1:])

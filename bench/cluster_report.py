@@ -96,6 +96,7 @@ def cluster_figures(seen: Seen) -> list[Figure]:
             "ms",
         ),
         ("The same, 500 tables", 30.0, "delivery p99 ms, 500 tables", "ms"),
+        ("Of these deliveries missing or out of order", 0.0, "deliveries missing or out of order", ""),
         (f"Sockets and requests that pass 1 s after {REVOKED} revocations", 0.0, "passed with a revoked token", ""),
         (f"Of {ENDINGS} sessions, ended twice or never", 0.0, "sessions ended twice or never", ""),
     ]
