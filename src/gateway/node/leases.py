@@ -47,11 +47,13 @@ class Lost:
         instance: Its name.
         seen_at: Its last beat; epoch seconds of the store's clock.
         lapsed_at: When its lease ended.
+        lapsed: The same in seconds of this instance's clock.
     """
 
     instance: str
     seen_at: float
     lapsed_at: float
+    lapsed: float
 
 
 class Keeper:
@@ -207,6 +209,7 @@ class Keeper:
 
     async def _tidy_up(self, peer: Peer) -> None:
         dead, store = peer.instance, self._store
+        lapsed = self._clock.seconds() + peer.left_s
         try:
             if not await self._registry.claim(dead, self.instance, self._lease_s):
                 return
@@ -217,7 +220,7 @@ class Keeper:
             while moved := await store.lose(dead, peer.seen_at, until):
                 lost += moved
             for step in self._tidy:
-                await step(Lost(dead, peer.seen_at, peer.lapses_at))
+                await step(Lost(dead, peer.seen_at, peer.lapses_at, lapsed))
             if await self._registry.finish(dead, self.instance):
                 self.claimed += 1
                 self._event("instance.tidied", instance=dead, sessions=lost)

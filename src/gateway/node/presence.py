@@ -9,6 +9,7 @@ are told: a thousand people that arrive at once are one message to each, not a m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -48,6 +49,7 @@ class Presence:
 
     Args:
         instance: This node's name.
+        seconds: A monotonic clock.
         hold_s: How long a place in a channel is held for a connection that was lost, by the channel.
         count: Called with what became of such places: ``held``, then ``returned`` or ``expired``, and how many.
     """
@@ -57,11 +59,13 @@ class Presence:
         store: PresenceStore,
         *,
         instance: str,
+        seconds: Callable[[], float],
         hold_s: Callable[[str], float],
         count: Callable[[str, int], None],
     ) -> None:
         self._store = store
         self._instance = instance
+        self._seconds = seconds
         self._hold_s = hold_s
         self._count = count
         self._former: list[str] = []
@@ -125,15 +129,17 @@ class Presence:
             return
         self._sweeping = True
         try:
-            await self._store.restore()
-            while self._former:
-                await self._store.reap(self._former[0], self._hold_s)
-                del self._former[0]
-            await self._end_due()
-        except StoreUnavailable:
-            return  # The next sweep goes on.
+            # Each for itself: parts of a store may be away.
+            for step in (self._store.restore, self._reap_former, self._end_due):
+                with suppress(StoreUnavailable):
+                    await step()
         finally:
             self._sweeping = False
+
+    async def _reap_former(self) -> None:
+        while self._former:
+            await self._store.reap(self._former[0], self._hold_s)
+            del self._former[0]
 
     async def _end_due(self) -> None:
         while ended := await self._store.expired():
@@ -143,11 +149,11 @@ class Presence:
         """
         Hold the places of a dead instance, as if its connections had been lost with its last beat.
         """
-        silent_s = lost.lapsed_at - lost.seen_at
+        silent_s, passed_s = lost.lapsed_at - lost.seen_at, self._seconds() - lost.lapsed
 
         def left_s(channel: str) -> float:
             hold_s = self._hold_s(channel)
-            return max(hold_s - silent_s, min(hold_s, GRACE_S))
+            return max(0.0, max(hold_s - silent_s, min(hold_s, GRACE_S)) - passed_s)
 
         self._count("held", await self._store.reap(lost.instance, left_s))
         await self._end_due()

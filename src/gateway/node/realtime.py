@@ -51,6 +51,9 @@ SLOT_S = 0.25
 
 SWEEP_S = 1.0
 
+LOOK_S = 0.25
+"""How late a place is ended that was held long enough."""
+
 STOP_S = 2.0
 """How long stores and backends may take to hear of clients that a stop has closed."""
 
@@ -121,7 +124,9 @@ class RealtimeNode:
         self.identities = Identities(authenticator, revocations, wall, metrics.auth_failures.inc)
         self._wheel: Wheel[Client] = Wheel(SLOT_S)
         self.background = Background(clock, self._task_failed)
-        self.presence = Presence(stores.presence, instance=instance, hold_s=self._hold_s, count=metrics.place)
+        self.presence = Presence(
+            stores.presence, instance=instance, seconds=clock.seconds, hold_s=self._hold_s, count=metrics.place
+        )
         self.hub = Hub(
             stores.broker,
             clock,
@@ -158,6 +163,7 @@ class RealtimeNode:
         every(
             "presence.tell", self.section.join_leave_tick_s, lambda: self.spawn("presence.tell", self.presence.tick())
         )
+        every("presence.sweep", LOOK_S, lambda: self.spawn("presence.sweep", self.presence.sweep()))
         every("realtime.sweep", SWEEP_S, lambda: self.spawn("realtime.sweep", self._sweep()))
 
     def configure(
@@ -334,7 +340,6 @@ class RealtimeNode:
     async def _sweep(self) -> None:
         await self.hub.sweep()
         self.hub.mending.check()
-        await self.presence.sweep()
 
     def _revoked(self, revocation: Revocation) -> None:
         """Close those whose token was revoked."""

@@ -29,6 +29,9 @@ __all__ = ["RedisPresence"]
 BATCH: Final = 50
 """Entries written anew in one turn: some milliseconds of work."""
 
+IN_VAIN: Final = 20
+"""Batches of which nothing was taken, until the next attempt: Redis refuses, or a part of it is away."""
+
 CHANNELS: Final = 200
 """Of a dead instance, looked at in one turn."""
 
@@ -278,11 +281,11 @@ class RedisPresence:
             for channel, sessions in channels.items()
             for begin in range(0, len(sessions), PAGE)
         ]
-        ended = await _together(self._run("presence_expire", channel, now, *some) for channel, some in asked)
+        ended = await _together(self._expire(channel, now, some) for channel, some in asked)
         gone: list[tuple[str, ClientInfo]] = []
         done: list[Part] = []
         for (channel, some), told in zip(asked, ended, strict=True):
-            for session, became in zip(some, told, strict=True):
+            for session, became in zip(some, told, strict=False):
                 later = became if isinstance(became, int) else 0
                 done += (f"{channel}\t{session}", later)
                 if became and not later:
@@ -290,6 +293,13 @@ class RedisPresence:
         if done:
             await self._redis.run(load("presence_done"), [self._held], [taken, *done])
         return gone
+
+    async def _expire(self, channel: str, now: int, sessions: Sequence[str]) -> Sequence[bytes | int]:
+        try:
+            became: Sequence[bytes | int] = await self._run("presence_expire", channel, now, *sessions)
+        except StoreUnavailable:
+            return ()  # They are looked at again, by somebody.
+        return became
 
     async def reap(self, instance: str, hold_s: Callable[[str], float]) -> int:
         """
@@ -337,7 +347,7 @@ class RedisPresence:
             return
         self._notice()
         roster.pass_time(now)
-        more = True
+        more, in_vain = True, 0
         while more:
             more = roster.again(BATCH)
             waiting = [place for place in roster.unwritten if not place.busy and place.after <= now]
@@ -345,7 +355,11 @@ class RedisPresence:
                 batch = waiting[begin : begin + BATCH]
                 await all_of([self._write(place) for place in batch])
                 if all(place in roster.unwritten for place in batch):
-                    return  # It is not taken now.
+                    for place in batch:
+                        roster.later(place)
+                    in_vain += 1
+                    if in_vain == IN_VAIN:
+                        return
         if self._compare or roster.overflowed:
             # What stands as ours and is not: given up while nobody could be told, or written before we went back.
             await self._take(self._instance, lambda _: self._settle_s, roster.has)

@@ -177,6 +177,14 @@ class Roster:
         taken = (place for places in self._channels.values() for place in places.values())
         self.stale = [place for place in taken if place not in self.unwritten]
 
+    def later(self, place: Place) -> None:
+        """
+        Have the others that are not written tried before *place*.
+        """
+        if place in self.unwritten:
+            del self.unwritten[place]
+            self.unwritten[place] = None
+
     def again(self, most: int) -> bool:
         """
         Want the next stale places written; whether there are more.
