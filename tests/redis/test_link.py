@@ -292,6 +292,36 @@ async def test_a_full_server_is_tried_again(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_server_whose_memory_is_full(tmp_path: Path) -> None:
+    """
+    What would grow is refused by a server whose memory is full, as ``OOM``; it is connected to all the same, read and heard.
+    """
+    server = RedisServer(tmp_path).start()
+    redis = await link(server.url, "p")
+    try:
+        await redis.call("SET", redis.keys.one("k"), 1)
+        chain = redis.chain
+        server.ask("CONFIG", "SET", "maxmemory", "1mb")
+        server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await until(lambda: redis.losses == 1 and redis.available and redis.hearing)
+        assert await redis.call("GET", redis.keys.one("k")) == b"1"
+        hearing = Hearing()
+        await redis.subscribe("a", hearing)
+        with pytest.raises(RedisRefused) as refused:
+            await redis.call("SET", redis.keys.one("k"), 2)
+        assert refused.value.code == "OOM"
+        await pause(1.2)
+        assert redis.losses == 1
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+        await redis.call("SET", redis.keys.one("k"), 2)
+        await pause(1.2)
+        assert (redis.chain, redis.losses) == (chain, 1)
+    finally:
+        await redis.stop()
+        server.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_restart_without_a_file_begins_a_new_chain(tmp_path: Path) -> None:
     """
     A server that may have lost what it acknowledged begins a new chain, the same one for all who see it.

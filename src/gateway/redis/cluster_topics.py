@@ -4,7 +4,6 @@ Topics of a cluster: each is heard at the master of its slot, and follows it whe
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -42,7 +41,7 @@ class ClusterTopics:
         self._reactor = reactor
         self._shards = shards
         shards.follower = self
-        self._slots: dict[str, int] = {}
+        self._slots: dict[int, set[str]] = {}
         self._homeless: dict[str, Receiver] = {}
         self._housing: Deferred[None] | None = None
         self._stopped = False
@@ -65,11 +64,12 @@ class ClusterTopics:
         Hear *topic*.
         """
         self._homeless.pop(topic, None)
-        slot = self._slots[topic] = slot_of(topic)
+        slot = slot_of(topic)
+        self._slots.setdefault(slot, set()).add(topic)
         try:
             await self._subscribe(topic, slot, receiver)
         except BaseException:
-            self._slots.pop(topic, None)
+            self._forget(topic)
             raise
 
     async def _subscribe(self, topic: str, slot: int, receiver: Receiver) -> None:
@@ -102,9 +102,17 @@ class ClusterTopics:
         Hear it no more.
         """
         self._homeless.pop(topic, None)
-        self._slots.pop(topic, None)
+        self._forget(topic)
         for _, master in self._shards.masters():
             await master.topics.unsubscribe(topic)
+
+    def _forget(self, topic: str) -> None:
+        slot = slot_of(topic)
+        topics = self._slots.get(slot)
+        if topics is not None:
+            topics.discard(topic)
+            if not topics:
+                del self._slots[slot]
 
     # Slots that move.
 
@@ -120,19 +128,18 @@ class ClusterTopics:
         """
         Slots are another's now: their topics go with them, whether the one who had them knows it or not.
         """
-        for address, master in self._shards.masters():
-            self._homeless |= master.topics.release(partial(self._stays, slots, address))
+        for slot in slots & self._slots.keys():
+            owner = self._shards.slots.owner(slot)
+            for address, master in self._shards.masters():
+                if address != owner:
+                    self._homeless |= master.topics.release(self._slots[slot])
         self._house()
-
-    def _stays(self, slots: set[int], address: Address, topic: str) -> bool:
-        slot = self._slots.get(topic)
-        return slot is None or slot not in slots or self._shards.slots.owner(slot) == address
 
     def left(self, topics: Topics) -> None:
         """
         A master is left: what was heard there is heard elsewhere.
         """
-        self._homeless |= topics.release(lambda _: False)
+        self._homeless |= topics.release()
         self._house()
 
     def _house(self) -> None:

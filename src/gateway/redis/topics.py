@@ -120,11 +120,12 @@ class Topics:
             for name, _ in await self._hear(self._connection, list(new)):
                 self.ended(name)
 
-    def release(self, ours: Callable[[str], bool]) -> dict[str, Receiver]:
+    def release(self, topics: Iterable[str] | None = None) -> dict[str, Receiver]:
         """
-        Hear no more what is not *ours*, and return it.
+        Hear *topics* no more, or nothing at all, and return those that were heard.
         """
-        names = [name for name, (topic, _) in self._heard.items() if not ours(topic)]
+        names = list(self._heard) if topics is None else [topic.encode() for topic in topics]
+        names = [name for name in names if name in self._heard]
         if self._connection is not None:
             for name in names:
                 _leave(self._connection, name)

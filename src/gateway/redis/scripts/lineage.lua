@@ -4,7 +4,7 @@
 -- ARGV  1 schema, 2 server's id, 3 its run id, 4 what its master called the data before it was promoted, or "-",
 --       5 1 if a restart of this server loses nothing, 6 name for a new chain, 7 newest chain that the caller has seen,
 --       8 highest mark it has seen
--- Returns {schema, chain, mark}; with another schema nothing else is touched.
+-- Returns {schema, chain, mark}; with another schema nothing else is touched. With memory full what is known is still told.
 -- Cost  O(1)
 local LIVES = 8
 local schema = redis.call("HGET", KEYS[1], "schema")
@@ -16,6 +16,7 @@ local known = redis.call("HMGET", KEYS[1], "chain", "mark", server)
 local chain, mark, lives = known[1] or "", tonumber(known[2] or "0"), known[3]
 local life = ARGV[3] .. "/" .. ARGV[4]
 -- Of a chain newer than the caller's its mark says nothing: somebody else has noticed before.
+local told = false
 local goes_on = chain > ARGV[7] or (chain ~= "" and chain == ARGV[7] and mark >= tonumber(ARGV[8]))
 if not lives then
   -- A server that came new and empty takes nothing away, a promoted replica may.
@@ -23,6 +24,7 @@ if not lives then
   lives = ARGV[5] .. " " .. life
 elseif string.find(lives .. " ", " " .. life .. " ", 1, true) then
   -- Whoever reports an earlier life late begins nothing anew.
+  told = goes_on
   if string.sub(lives, 3, 2 + #life) == life then
     lives = ARGV[5] .. string.sub(lives, 2)
   end
@@ -42,6 +44,17 @@ if not goes_on then
   local number = math.max(tonumber(string.match(chain, "^%d+") or "0"), tonumber(string.match(ARGV[7], "^%d+") or "0"))
   chain = string.format("%010d-%s", number + 1, ARGV[6])
 end
-mark = math.max(mark, tonumber(ARGV[8])) + 1
-redis.call("HSET", KEYS[1], "schema", ARGV[1], "chain", chain, "mark", mark, server, lives)
-return { tonumber(ARGV[1]), chain, mark }
+local after = math.max(mark, tonumber(ARGV[8])) + 1
+local fields = { "schema", ARGV[1], "chain", chain, "mark", after, server, lives }
+if told then
+  local written = redis.pcall("HSET", KEYS[1], unpack(fields))
+  if type(written) == "table" and written.err then
+    if not string.find(written.err, "OOM", 1, true) then
+      return written
+    end
+    after = mark
+  end
+else
+  redis.call("HSET", KEYS[1], unpack(fields))
+end
+return { tonumber(ARGV[1]), chain, after }
