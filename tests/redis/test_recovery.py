@@ -362,47 +362,49 @@ async def test_redis_is_away_for_a_while(tmp_path: Path, fault: str) -> None:
     durable = fault == "restart"
     kept = ["--appendonly", "yes", "--appendfsync", "always"] if durable else []
     server = RedisServer(tmp_path, kept).start()
-    country = Country(server.url)
-    for _ in range(2):
-        await country.settle()
-    readers = [Reader(country, f"r{number}") for number in range(4)]
-    for number, reader in enumerate(readers):
-        reader.follow(country.towns[number % 2])
-    await joined(country, *readers)
-    epoch = readers[0].epoch
-    ended: list[bool] = []
-    log: Deferred[list[int]] = ensureDeferred(publishing(country, 5000, ended))
-    await deferLater(reactor(), 0.1)
-    if fault == "goes back":
-        assert server.ask("SAVE") == b"+OK\r\n"
-    await deferLater(reactor(), 0.1)
-    if fault == "hang":
-        server.pause()
-        await country.until(lambda: not any(each.available for each in country.links))
-        server.resume()
-    else:
-        server.kill()
-        await country.until(lambda: not any(each.available for each in country.links))
-        server.start()
-    await country.until(lambda: all(each.available and each.hearing for each in country.links))
-    await deferLater(reactor(), 0.2)
-    ended.append(True)
-    made = await log
-    assert all(reader.person is not None and reader.person.wire.closed is None for reader in readers)
-    if fault == "goes back":
-        await country.until(lambda: all(reader.read().ended for reader in readers))
-        for reader in readers:
-            assert reader.ended == [2500]
-            reader.ask(recover=True)
+    try:
+        country = Country(server.url)
+        for _ in range(2):
+            await country.settle()
+        readers = [Reader(country, f"r{number}") for number in range(4)]
+        for number, reader in enumerate(readers):
+            reader.follow(country.towns[number % 2])
         await joined(country, *readers)
-        for reader in readers:
-            assert (reader.recovered[-1], reader.epoch == epoch) == (False, False)
-    else:
-        # One whose answer was cut off may have been made: it is in every log or in none.
-        await country.until(lambda: all(reader.read().got[-1:] == made[-1:] for reader in readers))
-        assert set(made) <= set(readers[0].got)
-        assert len(set(readers[0].got)) == len(readers[0].got)
-        for reader in readers:
-            assert (reader.got, reader.ended) == (readers[0].got, [])
-    await country.close()
-    server.stop()
+        epoch = readers[0].epoch
+        ended: list[bool] = []
+        log: Deferred[list[int]] = ensureDeferred(publishing(country, 5000, ended))
+        await deferLater(reactor(), 0.1)
+        if fault == "goes back":
+            assert server.ask("SAVE") == b"+OK\r\n"
+        await deferLater(reactor(), 0.1)
+        if fault == "hang":
+            server.pause()
+            await country.until(lambda: not any(each.available for each in country.links))
+            server.resume()
+        else:
+            server.kill()
+            await country.until(lambda: not any(each.available for each in country.links))
+            server.start()
+        await country.until(lambda: all(each.available and each.hearing for each in country.links))
+        await deferLater(reactor(), 0.2)
+        ended.append(True)
+        made = await log
+        assert all(reader.person is not None and reader.person.wire.closed is None for reader in readers)
+        if fault == "goes back":
+            await country.until(lambda: all(reader.read().ended for reader in readers))
+            for reader in readers:
+                assert reader.ended == [2500]
+                reader.ask(recover=True)
+            await joined(country, *readers)
+            for reader in readers:
+                assert (reader.recovered[-1], reader.epoch == epoch) == (False, False)
+        else:
+            # One whose answer was cut off may have been made: it is in every log or in none.
+            await country.until(lambda: all(reader.read().got[-1:] == made[-1:] for reader in readers))
+            assert set(made) <= set(readers[0].got)
+            assert len(set(readers[0].got)) == len(readers[0].got)
+            for reader in readers:
+                assert (reader.got, reader.ended) == (readers[0].got, [])
+        await country.close()
+    finally:
+        server.stop()

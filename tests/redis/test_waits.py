@@ -72,12 +72,14 @@ class Pair:
 async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     master = RedisServer(tmp_path / "master", ["--repl-diskless-sync-delay", "0"]).start()
     replica = RedisServer(tmp_path / "replica", ["--replicaof", f"127.0.0.1 {master.port}"]).start()
-    redis = await link(master.url)
-    await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
-    yield Pair(master, replica, redis, on(redis))
-    await redis.stop()
-    replica.stop()
-    master.stop()
+    try:
+        redis = await link(master.url)
+        await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
+        yield Pair(master, replica, redis, on(redis))
+        await redis.stop()
+    finally:
+        replica.stop()
+        master.stop()
 
 
 @pytest_twisted.ensureDeferred
