@@ -128,9 +128,12 @@ class _Fleet:
     def __init__(self, folder: Path, number: int, window: str, backend: int) -> None:
         self.folder = folder
         self.children = Children(folder, folder)
-        self.port, self.state, redis = free_port(), free_port(), free_port()
-        self.ports = [free_port() for _ in range(number)]
-        self.admins = [free_port() for _ in range(number)]
+        free: list[int] = []
+        while len(free) < 3 + 2 * number:
+            port = free_port()
+            free += [port] if port not in free else []
+        self.port, self.state, redis, *rest = free
+        self.ports, self.admins = rest[:number], rest[number:]
         self.key = make_key(folder)
         for index in range(number):
             (folder / f"gateway-{index}.toml").write_text(
