@@ -37,6 +37,7 @@ from gateway.node.api_keys import ApiKeys
 from gateway.node.background import Background
 from gateway.node.edge import Edge
 from gateway.node.filters import Chosen, ClientAddress, Credentials, Match, Rule, Trace
+from gateway.node.http_spans import RequestSpans
 from gateway.node.journal import HttpJournal
 from gateway.node.plan import Filter, Plan, ServedRoute
 from gateway.node.rules import ROOTS
@@ -68,6 +69,9 @@ DESCRIPTORS_RESERVED = 256
 """Descriptors kept for files, backends and the console when the number of connections is bounded."""
 
 LAG_S = 0.1
+
+SWEEP_S = 10.0
+"""How late a request that goes on for long is told to whoever records it."""
 
 
 class Gateway:
@@ -125,7 +129,8 @@ class Gateway:
         self.backends = Backends(reactor, random.random, self.metrics, self._event)
         self.calls = CallBackends(reactor, random.random, self.metrics, self.tracing.spans, self._event)
         access = AccessLog(logs, wall) if config.log.access else None
-        self.journal = HttpJournal(self.metrics, access, self.log, self.tracing.spans)
+        self.recorded = RequestSpans(self.tracing.spans)
+        self.journal = HttpJournal(self.metrics, access, self.log, self.recorded)
         self.wiring = Wiring(
             reactor,
             self.backends,
@@ -153,10 +158,12 @@ class Gateway:
             authenticator=self.authenticator,
             storage=self.storage,
             metrics=self.metrics,
+            spans=self.tracing.spans,
             log=self.log,
             wall=wall,
             refuse=self._refuse,
             crashed=self._crash,
+            opened=lambda exchange: self.recorded.opened(exchange, reactor.seconds()),
         )
 
         self.api_keys = ApiKeys(config.admin_key)
@@ -231,18 +238,18 @@ class Gateway:
         The filters in their order, and every path with what it leads to.
         """
         self.offered = operations_of(mounts)
-        self.journal.secrets = frozenset(name for name in (config.auth.query,) if name)
+        self.recorded.secrets = frozenset(name for name in (config.auth.query,) if name)
         routes = RouteTable(
             [*own_paths(self.why_not_ready), *self.live.entries(config), *self.wiring.entries(config, mounts)]
         )
         filters: tuple[Filter, ...] = (
             ClientAddress(AddressRule(config.listen.trusted_proxies)),
-            Trace(random.getrandbits, self.tracing.spans, certified=config.tracing.trust_certificates),
+            Trace(random.getrandbits, self.recorded, certified=config.tracing.trust_certificates),
             # Limits per address belong here: before a token costs anything.
             Match(routes, ServedRoute("_options", Options(), auth=False)),
             # CORS belongs here: a preflight has no token.
             Credentials(self.authenticator, CredentialSource(config.auth), check_scopes, self.wall),
-            Chosen(self.tracing.spans),
+            Chosen(self.recorded),
             # Limits per user belong here, and after the rule idempotency.
             Rule(),
         )
@@ -345,6 +352,7 @@ class Gateway:
         metrics.config_info.from_source(lambda: [((self.config.digest,), 1.0)])
         self._due = self.reactor.seconds() + LAG_S
         self.background.every("reactor.lag", LAG_S, self._measure_lag)
+        self.background.every("tracing.sweep", SWEEP_S, lambda: self.recorded.sweep(self.reactor.seconds()))
 
     def _measure_lag(self) -> None:
         now = self.reactor.seconds()

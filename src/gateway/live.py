@@ -38,6 +38,7 @@ from gateway.ports.identity import Authenticator
 from gateway.storage import Storage
 from gateway.telemetry.metrics import Metrics, package_version
 from gateway.telemetry.realtime import RealtimeMetrics
+from gateway.telemetry.spans import Spans
 from gateway.upstream.asking import Maker
 from gateway.web.emulation import Emulation
 from gateway.web.streams import LineForm, MessageForm, SseForm, StreamEdge
@@ -75,6 +76,7 @@ class Live:
         storage: Its stores.
         refuse: The HTTP edge's way to answer with a problem.
         crashed: Its way to report a failure of our own.
+        opened: Told of answers that go on for as long as their clients stay.
     """
 
     def __init__(
@@ -85,16 +87,19 @@ class Live:
         authenticator: Authenticator,
         storage: Storage,
         metrics: Metrics,
+        spans: Spans,
         log: Any,
         wall: Callable[[], float],
         refuse: Callable[[Exchange, Problem], None],
         crashed: Callable[[Exchange, Failure], None],
+        opened: Callable[[Exchange], None],
     ) -> None:
         self._reactor = reactor
         self._authenticator = authenticator
         self._wall = wall
         self._refuse = refuse
         self._crashed = crashed
+        self._opened = opened
         self._log = log
         self._metrics = metrics
         self.node = RealtimeNode(
@@ -115,6 +120,7 @@ class Live:
             revocations=storage.revocations,
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),
             log=log,
+            spans=spans,
         )
         self.operations = Operations(self.node)
         self._watch = ClosingWatch(reactor)
@@ -162,11 +168,17 @@ class Live:
         Every path at which clients come in.
         """
         source = CredentialSource(config.auth)
-        return [entry for section in config.websocket for entry in self._entries(section, source)]
+        certified = config.tracing.trust_certificates
+        return [
+            entry
+            for section in config.websocket
+            for entry in self._entries(
+                section, Openings(section, self._authenticator, source, self._wall, certified=certified)
+            )
+        ]
 
-    def _entries(self, section: WebSocket, source: CredentialSource) -> list[Entry[ServedRoute]]:
+    def _entries(self, section: WebSocket, open_: Openings) -> list[Entry[ServedRoute]]:
         forms = self._forms[section.dialect]
-        open_ = Openings(section, self._authenticator, source, self._wall)
         common: dict[str, Any] = {"refuse": self._refuse, "crashed": self._crashed}
         found = [
             _entry(
@@ -186,6 +198,7 @@ class Live:
             )
         ]
         streams: dict[str, Any] = {"open_": open_, "accept": self._accept, "most_bytes": section.max_message_bytes}
+        streams["opened"] = self._opened
         if section.sse is not None:
             edge = StreamEdge("sse", text=forms.events, binary=None, **streams, **common)
             found.append(_entry(section.sse, b"GET", edge))

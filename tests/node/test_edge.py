@@ -19,6 +19,7 @@ from gateway.core.problems import Problem
 from gateway.core.routes import Entry, RouteTable
 from gateway.node.edge import Edge
 from gateway.node.filters import ClientAddress, Credentials, Match, Rule, Trace
+from gateway.node.http_spans import RequestSpans
 from gateway.node.plan import Filter, Plan, ServedRoute
 from gateway.ports.http import Exchange, Peer
 from gateway.telemetry.spans import Spans
@@ -118,7 +119,7 @@ class Site:
         )
         filters: tuple[Filter, ...] = (
             ClientAddress(AddressRule((ip_network("10.0.0.0/8"),))),
-            Trace(random.Random(7).getrandbits, Spans.off()),
+            Trace(random.Random(7).getrandbits, RequestSpans(Spans.off())),
             Match(routes),
             Credentials(self.tokens, Bearer(), scopes, lambda: 1e9),
             Rule(),

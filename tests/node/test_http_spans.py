@@ -19,6 +19,7 @@ from gateway.core.problems import Problem
 from gateway.core.routes import Entry, RouteTable
 from gateway.node.edge import Edge
 from gateway.node.filters import Chosen, ClientAddress, Credentials, Match, Trace
+from gateway.node.http_spans import RequestSpans
 from gateway.node.journal import HttpJournal
 from gateway.node.plan import Filter, Plan, ServedRoute
 from gateway.ports.http import Exchange, Peer
@@ -44,6 +45,7 @@ class Site:
         self.now = 10.0
         self.spans = Spans(lambda: self.now, lambda: 1.8e9 + self.now, random.Random(3).getrandbits, lambda: 0.5)
         self.spans.configure(self.frames.append if on else None, sample, users)
+        self.recorded = RequestSpans(self.spans)
         self.asked: list[Exchange] = []
         self.status = 200
         player = ServedRoute("players", self, auth=True, template="/api/players/{id}")
@@ -51,12 +53,12 @@ class Site:
         table = RouteTable([Entry("/api/players/{id}", frozenset(), player), Entry("/public/**", frozenset(), public)])
         filters: tuple[Filter, ...] = (
             ClientAddress(AddressRule((ip_network("10.0.0.0/8"),))),
-            Trace(random.Random(7).getrandbits, self.spans, certified=certified),
+            Trace(random.Random(7).getrandbits, self.recorded, certified=certified),
             Match(table),
             Credentials(self, self, lambda *_: None, lambda: 1.8e9),  # type: ignore[arg-type]  # a test's shorthand
-            Chosen(self.spans),
+            Chosen(self.recorded),
         )
-        self.edge = Edge(Plan(filters, table), lambda: self.now, HttpJournal(Metrics(), None, None, self.spans))
+        self.edge = Edge(Plan(filters, table), lambda: self.now, HttpJournal(Metrics(), None, None, self.recorded))
 
     def __call__(self, exchange: Exchange, places: tuple[str, ...]) -> bytes:
         """Take the token."""
@@ -226,3 +228,21 @@ def test_a_share_is_recorded() -> None:
     recorded = [exchange for exchange in exchanges if exchange.trace.sampled]
     assert 60 < len(recorded) < 140
     assert [span.trace_id.hex() for span in site.told()] == [exchange.trace.trace_id for exchange in recorded]
+
+
+def test_a_request_that_goes_on_is_told_meanwhile() -> None:
+    """
+    A request under way for a minute is told then, and not again at its end; so is a stream when it begins.
+    """
+    site = Site()
+    waiting = site.edge.begin(Recorded(head("GET", "/public/x", {})))
+    stream = site.edge.begin(Recorded(head("GET", "/public/stream", {})))
+    site.recorded.opened(stream, site.now)
+    assert [said(span)["url.path"] for span in site.told()] == ["/public/stream"]
+    site.recorded.sweep(site.now + 59)
+    assert len(site.told()) == 1
+    site.recorded.sweep(site.now + 61)
+    assert [said(span)["url.path"] for span in site.told()] == ["/public/stream", "/public/x"]
+    for exchange in (waiting, stream):
+        site.edge.ended(exchange, whole=False)
+    assert len(site.told()) == 2

@@ -15,6 +15,7 @@ from gateway.core.identity import Identity
 from gateway.core.message import RequestHead
 from gateway.core.path import canonical
 from gateway.core.trace import TraceContext
+from gateway.node.http_spans import RequestSpans
 from gateway.node.journal import HttpJournal
 from gateway.node.plan import ServedRoute
 from gateway.ports.http import Exchange, Peer
@@ -69,7 +70,7 @@ class Kept:
         self._sink = Sink(self._descriptor)
         self.logs = Logs(self._sink, pretty=False)
         self.access = AccessLog(self.logs, lambda: WALL)
-        self.journal = HttpJournal(self.metrics, self.access, None, Spans.off())
+        self.journal = HttpJournal(self.metrics, self.access, None, RequestSpans(Spans.off()))
 
     def lines(self) -> list[dict[str, Any]]:
         self._sink.stop()

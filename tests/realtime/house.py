@@ -42,6 +42,7 @@ from gateway.ports.identity import Revocations
 from gateway.ports.sessions import SessionRecord
 from gateway.ports.stores import Stores
 from gateway.telemetry.realtime import RealtimeMetrics
+from gateway.telemetry.spans import Spans
 from gateway.telemetry.tally import Tally
 
 BASE = """
@@ -237,12 +238,13 @@ class Asked:
         self.name = name
         self._answers = answers
         self.calls: list[tuple[dict[str, Any], bytes, Identity | None]] = []
+        self.traces: list[TraceContext | None] = []
 
     async def ask(
         self, facts: Facts, data: bytes, identity: Identity | None, trace: TraceContext | None = None
     ) -> bytes:
         """Answer as the test wants it."""
-        del trace
+        self.traces.append(trace)
         self.calls.append((dict(facts), data, identity))
         answer = self._answers[self.name]
         if callable(answer):
@@ -293,6 +295,7 @@ class House:
     """
 
     tells: SessionEvents | None = None
+    spans: Spans | None = None
 
     def __init__(
         self, text: str, answers: Mapping[str, Any] | None = None, *, base: str = BASE, clock: Any = None
@@ -367,6 +370,7 @@ class House:
             log=structlog.get_logger(),
             events=self.tells,
             witnesses=(self.witness,),
+            spans=self.spans,
         )
         node.start()
         self.nodes.append(node)

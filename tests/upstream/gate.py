@@ -24,6 +24,7 @@ from gateway.core.problems import Problem
 from gateway.core.routes import Entry, RouteTable
 from gateway.node.edge import Edge
 from gateway.node.filters import ClientAddress, Match, Trace
+from gateway.node.http_spans import RequestSpans
 from gateway.node.plan import Plan, ServedRoute
 from gateway.ports.http import Exchange, Peer
 from gateway.telemetry.metrics import Metrics
@@ -156,7 +157,12 @@ class Gate:
 
         self.edge = Edge(Plan((), RouteTable([])), clock().seconds, self.journal)
         table = RouteTable([self._entry(route, sections[route.upstream]) for route in routes])
-        filters = (ClientAddress(AddressRule(())), Trace(bits.getrandbits, Spans.off()), Match(table), known)
+        filters = (
+            ClientAddress(AddressRule(())),
+            Trace(bits.getrandbits, RequestSpans(Spans.off())),
+            Match(table),
+            known,
+        )
         self.edge.plan = Plan(filters, table)
         self.site = ChannelFactory(self.edge, limits or Limits(), clock())
         self.clients: list[RawClient] = []

@@ -42,6 +42,7 @@ class Door:
             most_bytes=section.max_message_bytes,
             refuse=self._refuse,
             crashed=lambda _, failure: self.crashes.append(failure),
+            opened=lambda _: None,
         )
         emulation = Emulation(
             node.cluster.said,

@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from gateway.api.messages import fill, plain
+from gateway.core.trace import TraceContext, parse
 from gateway.core.verdicts import ClientError
 from gateway.node.api_keys import ApiKeys, Key, bearer
 from gateway.node.operations import Operations
@@ -130,7 +131,7 @@ class ApiServer:
         key = self._key(context)
         data = msgspec.json.encode(plain(message))
         outcome: Future[dict[str, Any]] = Future()
-        self._reactor.callFromThread(self._do, name, data, key, outcome)
+        self._reactor.callFromThread(self._do, name, data, key, _trace(context), outcome)
 
         def gone() -> None:
             outcome.cancel()
@@ -178,11 +179,13 @@ class ApiServer:
             raise AssertionError("abort raises")
         return found
 
-    def _do(self, name: str, data: bytes, key: Key, outcome: Future[dict[str, Any]]) -> None:
+    def _do(
+        self, name: str, data: bytes, key: Key, trace: TraceContext | None, outcome: Future[dict[str, Any]]
+    ) -> None:
         """On the reactor's thread."""
         if outcome.cancelled():
             return
-        doing = Deferred.fromCoroutine(self._operations.do(name, data, key))
+        doing = Deferred.fromCoroutine(self._operations.do(name, data, key, trace, over="grpc"))
 
         def done(result: dict[str, Any]) -> None:
             # From here on it cannot be cancelled any more.
@@ -201,3 +204,13 @@ class ApiServer:
 
         doing.addCallbacks(done, failed)
         outcome.add_done_callback(cancelled)
+
+
+def _trace(context: grpc.ServicerContext) -> TraceContext | None:
+    """Read the caller's trace out of its metadata."""
+    metadata: Sequence[Any] = context.invocation_metadata() or ()
+    parents = [str(pair.value) for pair in metadata if pair.key == "traceparent"]
+    if len(parents) != 1:
+        return None
+    states = [str(pair.value).encode("latin-1", "replace") for pair in metadata if pair.key == "tracestate"]
+    return parse(parents[0].encode("latin-1", "replace"), states)

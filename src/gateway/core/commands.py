@@ -9,6 +9,7 @@ through: JSON text in a JSON dialect, anything in a binary one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -157,10 +158,14 @@ Request = (
 class Command(Struct, frozen=True):
     """
     One request and the id its reply will carry; 0 where none is expected.
+
+    Attributes:
+        span: What tells of it, where its trace is recorded (``node.realtime_spans.CommandSpan``).
     """
 
     id: int
     request: Request
+    span: Any = None
 
 
 class Subscribed(Struct, frozen=True):

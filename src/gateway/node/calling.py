@@ -28,22 +28,27 @@ CLAIMED_S: Final = 120.0
 """How long a call with a key may take: after that another one may be made."""
 
 
-async def call_method(node: RealtimeNode, client: Client, method: Method, request: c.Rpc, number: int) -> c.RpcDone:
+async def call_method(
+    node: RealtimeNode, client: Client, method: Method, request: c.Rpc, asked: c.Command
+) -> c.RpcDone:
     """
     Call a backend for a client. With an idempotency key of the client's own the backend is asked once.
+
+    Args:
+        asked: The command that it is for.
 
     Raises:
         ClientError: what the client is told.
     """
     data = request.data
-    command = command_facts(client, number, data)
+    command = command_facts(client, asked.id, data)
     facts = {**client.facts(), "command": {**command, "method": request.method}}
     if method.needs_data:
         facts["data"] = json_of(data)
     method.allow(facts, anonymous=client.identity is None)
     if method.echo:
         return c.RpcDone(data)
-    trace = node.trace(client)
+    trace = node.trace(asked)
     if not command["own_key"]:
         return c.RpcDone(await method.call(facts, data, client.identity, trace))
     key, mine = f"rpc:{client.user}:{request.method}:{command['idempotency_key']}", node.new_id()

@@ -161,7 +161,7 @@ class Client:
         if self.state is State.OPENING:
             if kind is c.Connect and command.id:
                 self.state = State.CONNECTING
-                self.lanes.first(connect(self.node, self, command), command)
+                self.lanes.first(connect, command)
             else:
                 self.close(CloseReason.BAD_REQUEST.closing)
         elif kind is c.Connect or (command.id == 0 and kind not in (c.Send, c.Ping)):
@@ -192,7 +192,7 @@ class Client:
         """
         Reply to *command*; those who must be sure that nothing comes before the reply do it themselves.
         """
-        self.node.answered(command.request, "ok")
+        self.node.answered(command, "ok")
         if command.id:
             self.send(self.transport.form.dialect.reply(command.id, result))
 
@@ -200,7 +200,7 @@ class Client:
         """
         Reply to *command* that it failed.
         """
-        self.node.answered(command.request, str(error.code))
+        self.node.answered(command, str(error.code))
         if command.id:
             self.send(self.transport.form.dialect.error(command.id, error))
 

@@ -83,11 +83,11 @@ def _publish(node: RealtimeNode, client: Client, command: c.Command) -> Coroutin
         if len(rates) >= 2 * client.settings.max_channels:
             rates.clear()
         rates[match.name] = verdict.at
-    return _published(node, client, match, request, command.id)
+    return _published(node, client, match, request, command)
 
 
 async def _published(
-    node: RealtimeNode, client: Client, match: ChannelMatch[ChannelRule], request: c.Publish, number: int
+    node: RealtimeNode, client: Client, match: ChannelMatch[ChannelRule], request: c.Publish, command: c.Command
 ) -> c.Result:
     """
     Publish what a client sent, if it may, as a backend may have changed it.
@@ -99,18 +99,18 @@ async def _published(
     facts: dict[str, Any] = {}
     if not decider.plain:
         facts = channel_facts(client, match, data if decider.roots or decider.asks else None)
-        facts["command"] = command_facts(client, number, data)
+        facts["command"] = command_facts(client, command.id, data)
     decider.allow(facts, anonymous=client.identity is None)
     if decider.asks:
-        trace = node.trace(client)
-        answer = await decider.ask(facts, data, client.identity, trace)
+        answer = await decider.ask(facts, data, client.identity, node.trace(command))
         if decider.data:
             changed = field_of(answer, decider.data)
             if changed:
                 data = changed
     subscription = client.subscriptions.get(match.name)
     chan_info = subscription.info.chan_info if subscription is not None and subscription.info is not None else b""
-    await node.publish(match, data, info=client.info(chan_info))
+    trace = command.span.place if command.span is not None else None
+    await node.publish(match, data, info=client.info(chan_info), trace=trace)
     return c.Done(c.Publish)
 
 
@@ -163,7 +163,7 @@ def _rpc(node: RealtimeNode, client: Client, command: c.Command) -> c.Result | C
     if method.echo and method.plain:
         method.allow({}, anonymous=client.identity is None)
         return c.RpcDone(request.data)
-    return call_method(node, client, method, request, command.id)
+    return call_method(node, client, method, request, command)
 
 
 def _send(node: RealtimeNode, client: Client, command: c.Command) -> Coroutine[Any, Any, None] | None:
@@ -171,15 +171,15 @@ def _send(node: RealtimeNode, client: Client, command: c.Command) -> Coroutine[A
     assert isinstance(request, c.Send)
     method = node.rules.method("send")
     if method is None:
-        node.answered(request, "unheard")
+        node.answered(command, "unheard")
         return None
-    return _sent(node, client, request)
+    return _sent(node, client, request, command)
 
 
-async def _sent(node: RealtimeNode, client: Client, request: c.Send) -> None:
+async def _sent(node: RealtimeNode, client: Client, request: c.Send, command: c.Command) -> None:
     method = node.rules.method("send")
     if method is not None and not method.echo:
-        await call_method(node, client, method, c.Rpc("send", request.data), 0)
+        await call_method(node, client, method, c.Rpc("send", request.data), command)
 
 
 async def _refresh(node: RealtimeNode, client: Client, command: c.Command) -> c.Result:

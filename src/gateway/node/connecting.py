@@ -59,7 +59,7 @@ async def connect(node: RealtimeNode, client: Client, command: c.Command) -> Non
 
 
 async def _let_in(node: RealtimeNode, client: Client, command: c.Command, asked: c.Connect) -> None:
-    welcome = await _vetoed(node, client, asked)
+    welcome = await _vetoed(node, client, command, asked)
     if client.closing is not None:
         return
     session, goes_on = await node.sessions.open(client.id, client.user, client.device, _session_facts(client))
@@ -68,7 +68,7 @@ async def _let_in(node: RealtimeNode, client: Client, command: c.Command, asked:
         node.streaming[session.id] = client
     client.forget_facts()
     try:
-        made = await _server_side(node, client, asked, welcome.get("channels") or ())
+        made = await _server_side(node, client, command, asked, welcome.get("channels") or ())
         subs = {channel: finish() for channel, finish in made.items()} if client.closing is None else {}
     except BaseException:
         node.spawn("session.give_up", node.sessions.give_up(session, goes_on=goes_on))
@@ -149,7 +149,7 @@ def _session_facts(client: Client) -> dict[str, Any]:
     }
 
 
-async def _vetoed(node: RealtimeNode, client: Client, asked: c.Connect) -> Mapping[str, Any]:
+async def _vetoed(node: RealtimeNode, client: Client, command: c.Command, asked: c.Connect) -> Mapping[str, Any]:
     """Ask ``on_connect``; what it answers may hold ``data`` for the client and ``channels`` to subscribe it to."""
     hook = node.on_connect
     if hook is None:
@@ -165,7 +165,7 @@ async def _vetoed(node: RealtimeNode, client: Client, asked: c.Connect) -> Mappi
     }
     facts = {**client.facts(), "command": {"id": body["id"], "kind": "on_connect"}, "data": body["data"] or {}}
     try:
-        answer = json_of(await hook.ask(facts, encoded(body), client.identity, node.trace(client)))
+        answer = json_of(await hook.ask(facts, encoded(body), client.identity, node.trace(command)))
     except ClientError as error:
         if error.temporary:
             raise
@@ -173,7 +173,9 @@ async def _vetoed(node: RealtimeNode, client: Client, asked: c.Connect) -> Mappi
     return answer if isinstance(answer, dict) else {}
 
 
-async def _server_side(node: RealtimeNode, client: Client, asked: c.Connect, more: Any) -> dict[str, Any]:
+async def _server_side(
+    node: RealtimeNode, client: Client, command: c.Command, asked: c.Connect, more: Any
+) -> dict[str, Any]:
     """Make the subscriptions that every such connection has, from where it stood before if it says so."""
     names: dict[str, bool] = {}
     for personal in node.rules.personal:
@@ -189,7 +191,7 @@ async def _server_side(node: RealtimeNode, client: Client, asked: c.Connect, mor
         try:
             match = matched(node, name)
             subscription = client.subscriptions[name] = Subscription(client, match, server_side=True)
-            made[name] = await make(node, subscription, wanted, allowed=allowed)
+            made[name] = await make(node, subscription, wanted, allowed=allowed, command=command)
         except ClientError as error:
             found = client.subscriptions.get(name)
             if found is not None:

@@ -20,10 +20,10 @@ from gateway.core.path import canonical
 from gateway.core.problems import Problem
 from gateway.core.routes import RouteTable
 from gateway.core.trace import TraceContext, new, read
+from gateway.node.http_spans import RequestSpans
 from gateway.node.plan import ServedRoute
 from gateway.ports.http import Exchange
 from gateway.ports.identity import Authenticator
-from gateway.telemetry.spans import Spans
 
 __all__ = ["Chosen", "ClientAddress", "Credentials", "Match", "Rule", "TokenSource", "Trace"]
 
@@ -69,14 +69,15 @@ class Trace:
 
     Args:
         bits: So many random bits, as a number.
-        spans: Says which traces are recorded.
+        requests: Those that are recorded.
         certified: Traces of peers that showed a client certificate are continued, too.
     """
 
-    def __init__(self, bits: Bits, spans: Spans, *, certified: bool = False) -> None:
+    def __init__(self, bits: Bits, requests: RequestSpans, *, certified: bool = False) -> None:
         self._bits = bits
-        self._spans = spans
-        self._sampling = spans.sampling
+        self._requests = requests
+        self._spans = requests.spans
+        self._sampling = requests.spans.sampling
         self._certified = certified
 
     def __call__(self, exchange: Exchange) -> None:
@@ -97,6 +98,8 @@ class Trace:
         if context is None:
             context = new(self._bits, below=self._sampling.below)
         exchange.trace = context
+        if context.sampled and self._spans.on:
+            self._requests.begun(exchange)
         exchange.request_id = request_id = request_id or context.trace_id
         line = b"X-Request-Id: %b\r\n" % request_id.encode("ascii")
         exchange.response_block = line
@@ -108,8 +111,9 @@ class Chosen:
     Has the traces of chosen users recorded, once it is known who asks.
     """
 
-    def __init__(self, spans: Spans) -> None:
-        self._sampling = spans.sampling
+    def __init__(self, requests: RequestSpans) -> None:
+        self._requests = requests
+        self._sampling = requests.spans.sampling
 
     def __call__(self, exchange: Exchange) -> None:
         """
@@ -118,6 +122,7 @@ class Chosen:
         sampling = self._sampling
         if sampling.users and exchange.identity is not None and sampling.wants(exchange.identity.subject):
             exchange.trace.sampled = True
+            self._requests.begun(exchange)
 
 
 class Match:

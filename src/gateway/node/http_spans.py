@@ -1,5 +1,5 @@
 """
-The span of a request, by OpenTelemetry's conventions for HTTP servers: told once, when it is over.
+The span of a request, by OpenTelemetry's conventions for HTTP servers: told once, when it is over or has lasted a minute.
 
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/. Only for requests whose trace is recorded; what it
 says stands in the exchange.
@@ -16,22 +16,65 @@ from gateway.core.trace import TraceContext, read
 from gateway.ports.http import Exchange
 from gateway.telemetry.spans import SERVER, Spans
 
-__all__ = ["tell_request"]
+__all__ = ["RequestSpans"]
+
+LONGEST_S: Final = 60.0
+"""A span that lasts for longer is told when nobody looks for it any more."""
 
 _BROKEN: Final = 500
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-def tell_request(
-    spans: Spans, exchange: Exchange, ended_at: float, *, whole: bool, secrets: Collection[str] = ()
-) -> None:
+class RequestSpans:
     """
-    Tell the span of *exchange*, whose trace is recorded.
+    The requests of an instance whose traces are recorded.
 
-    Args:
-        whole: It was answered to the last byte.
+    Attributes:
+        spans: What makes spans.
         secrets: Names in a query whose values are never shown.
     """
+
+    __slots__ = ("_open", "secrets", "spans")
+
+    def __init__(self, spans: Spans) -> None:
+        self.spans = spans
+        self.secrets: Collection[str] = frozenset()
+        self._open: dict[Exchange, None] = {}
+
+    def begun(self, exchange: Exchange) -> None:
+        """
+        Record *exchange*.
+        """
+        self._open[exchange] = None
+
+    def opened(self, exchange: Exchange, now: float) -> None:
+        """
+        Tell it now: its answer has begun, and goes on for as long as somebody listens.
+        """
+        if exchange in self._open:
+            del self._open[exchange]
+            _tell(self.spans, exchange, now, whole=True, secrets=self.secrets)
+
+    def ended(self, exchange: Exchange, now: float, *, whole: bool) -> None:
+        """
+        Tell it if it has not been told.
+
+        Args:
+            whole: It was answered to the last byte.
+        """
+        if exchange in self._open:
+            del self._open[exchange]
+            _tell(self.spans, exchange, now, whole=whole, secrets=self.secrets)
+
+    def sweep(self, now: float) -> None:
+        """
+        Tell what goes on for long; what it comes to is in the access line.
+        """
+        for exchange in [exchange for exchange in self._open if now - exchange.started_at > LONGEST_S]:
+            self.opened(exchange, now)
+
+
+def _tell(spans: Spans, exchange: Exchange, ended_at: float, *, whole: bool, secrets: Collection[str]) -> None:
     place: TraceContext = exchange.trace
     head = exchange.head
     fields = head.fields

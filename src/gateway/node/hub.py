@@ -22,10 +22,12 @@ from gateway.core.channels import ChannelMatch
 from gateway.core.publications import ClientInfo, Position, Publication
 from gateway.core.verdicts import UnsubscribeReason
 from gateway.node.mending import Mending
+from gateway.node.realtime_spans import tell_deliveries
 from gateway.node.room import MOST_TOGETHER, UNKNOWN, Group, Room, pieces
 from gateway.node.rulebook import ChannelRule
 from gateway.node.subscription import Subscription
 from gateway.ports.realtime import Broker, StoreUnavailable
+from gateway.telemetry.spans import Spans
 
 __all__ = ["Group", "Hub", "Room"]
 
@@ -60,6 +62,7 @@ class Hub:
         spawn: Callable[[str, Any], Any],
         random: Callable[[], float],
         check_s: float,
+        spans: Spans,
     ) -> None:
         self.rooms: dict[str, Room] = {}
         self._broker = broker
@@ -68,6 +71,7 @@ class Hub:
         self._insufficient = insufficient
         self._came = came
         self._counted = counted
+        self._spans = spans
         self._empty: dict[Room, None] = {}
         self.mending = Mending(self, broker, clock, spawn, random, check_s)
         broker.listen(self)
@@ -306,33 +310,17 @@ class Hub:
 
     def _send(self, room: Room, publications: Sequence[Publication]) -> None:
         channel = room.name
+        began = self._seconds() if self._spans.on else 0.0
         for form, group in list(room.groups.items()):
             encode = form.dialect.publication
             if len(publications) == 1:
                 frame = form.frame(encode(channel, publications[0]))
             else:
                 frame = b"".join([form.frame(encode(channel, publication)) for publication in publications])
-            size = len(frame)
-            short: list[tuple[Subscription, int]] | None = None
-            for subscription, send in group.direct.items():
-                try:
-                    if (sent := send(frame)) == size:
-                        continue
-                except OSError:
-                    sent = 0
-                if short is None:
-                    short = []
-                short.append((subscription, sent))
-            if short is not None:
-                for subscription, sent in short:
-                    # From here on it is blocked, and no longer in ``direct``, before anything else is sent.
-                    subscription.client.transport.write(frame[sent:] if sent else frame)
-            if group.queued:
-                behind = {subscription for subscription, _ in short} if short is not None else ()
-                for subscription in list(group.queued):
-                    if subscription not in behind:
-                        subscription.deliver(frame, publications)
+            group.send(frame, publications)
         self._counted(room.rule.pattern, room.size * len(publications))
+        if self._spans.on:
+            tell_deliveries(self._spans, room, publications, began, self._seconds())
 
     def joined(self, channel: str, info: ClientInfo) -> None:
         """

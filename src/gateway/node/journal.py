@@ -9,11 +9,10 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from gateway.core.problems import Problem
-from gateway.node.http_spans import tell_request
+from gateway.node.http_spans import RequestSpans
 from gateway.ports.http import Exchange, Peer
 from gateway.telemetry.access import MAX_PATH, AccessLine, AccessLog
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.spans import Spans
 from gateway.telemetry.tally import Count, Series
 
 __all__ = ["HttpJournal"]
@@ -56,14 +55,11 @@ class HttpJournal:
     Args:
         access: None switches access lines off.
         log: A structlog logger, for our own failures.
-
-    Attributes:
-        secrets: Names in a query whose values are shown nowhere.
+        recorded: The requests that have a span.
     """
 
-    def __init__(self, metrics: Metrics, access: AccessLog | None, log: Any, spans: Spans) -> None:
-        self._spans = spans
-        self.secrets: frozenset[str] = frozenset()
+    def __init__(self, metrics: Metrics, access: AccessLog | None, log: Any, recorded: RequestSpans) -> None:
+        self._recorded = recorded
         self._metrics = metrics
         self._access = access
         self._log = log
@@ -78,7 +74,7 @@ class HttpJournal:
         """
         trace = exchange.trace
         if trace is not None and trace.sampled:
-            tell_request(self._spans, exchange, ended_at, whole=whole, secrets=self.secrets)
+            self._recorded.ended(exchange, ended_at, whole=whole)
         head = exchange.head
         downstream = exchange.downstream
         route = exchange.route

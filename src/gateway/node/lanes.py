@@ -8,7 +8,7 @@ once; what waits is bounded in bytes, and beyond that the client is not read.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,15 +18,20 @@ from twisted.python.failure import Failure
 from gateway.core import commands as c
 from gateway.core.verdicts import ClientError, ErrorCode, Refused
 from gateway.node.commands import HANDLERS, lane_of
+from gateway.node.realtime_spans import begun
 from gateway.ports.realtime import StoreUnavailable
 
 if TYPE_CHECKING:
     from gateway.node.client import Client
+    from gateway.node.realtime import RealtimeNode
 
 __all__ = ["Lanes"]
 
 _COMMAND_BYTES = 200
 _EXPECTED = (CancelledError, ClientError, Refused, StoreUnavailable)
+
+
+First = Callable[["RealtimeNode", "Client", c.Command], Coroutine[Any, Any, None]]
 
 
 class Lanes:
@@ -62,12 +67,13 @@ class Lanes:
         """Whether nothing runs and nothing waits."""
         return not self._running and not self._held
 
-    def first(self, running: Coroutine[Any, Any, None], command: c.Command) -> None:
+    def first(self, run: First, command: c.Command) -> None:
         """
         Run the command that all others wait for.
         """
         self._held = deque()
-        self._run(running, command, "")
+        command = begun(self._client, command)
+        self._run(run(self._client.node, self._client, command), command, "")
 
     def end(self) -> None:
         """
@@ -108,12 +114,14 @@ class Lanes:
             return
         if not client.may_go_on():
             return
+        command = begun(client, command)
         try:
             result = HANDLERS[type(command.request)](client.node, client, command)
         except ClientError as error:
             client.fail(command, error)
         except Refused as refused:
             client.close(refused.closing)
+            _end(command, refused)
         else:
             if isinstance(result, CoroutineType):  # Faster than the abstract Coroutine, which mypy would know.
                 self._run(result, command, lane)
@@ -147,6 +155,9 @@ class Lanes:
     def _done(self, result: Any, command: c.Command, lane: str) -> None:
         client = self._client
         self._running -= 1
+        if command.span is not None and (client.closing is not None or result is None):
+            # Answered it has ended before; there is no answer to every command.
+            command.span.end("closed" if client.closing is not None else "ok")
         if client.closing is not None:
             if isinstance(result, Failure) and not result.check(*_EXPECTED):
                 client.node.crashed(client, result)
@@ -166,6 +177,7 @@ class Lanes:
             client.fail(command, error)
         elif isinstance(error, Refused):
             client.close(error.closing)
+            _end(command, error)
         elif isinstance(error, StoreUnavailable):
             client.fail(command, ClientError(ErrorCode.INTERNAL, "a store is not available", temporary=True))
         else:
@@ -187,6 +199,11 @@ class Lanes:
             self._start(self._waited(held))
         if held is not None and not held and held is self._held:
             self._held = None
+
+
+def _end(command: c.Command, refused: Refused) -> None:
+    if command.span is not None:
+        command.span.end(str(refused.closing.code))
 
 
 @coroutine

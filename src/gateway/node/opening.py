@@ -33,12 +33,20 @@ class Openings:
     Args:
         take: Finds the credential in a request.
         wall: Seconds since the epoch.
+        certified: Traces of peers that showed a client certificate are continued.
     """
 
     def __init__(
-        self, section: WebSocket, authenticator: Authenticator, take: TokenSource, wall: Callable[[], float]
+        self,
+        section: WebSocket,
+        authenticator: Authenticator,
+        take: TokenSource,
+        wall: Callable[[], float],
+        *,
+        certified: bool = False,
     ) -> None:
         self.section = section
+        self._certified = certified
         self._authenticate = authenticator.authenticate
         self._take = take
         self._wall = wall
@@ -105,14 +113,17 @@ class Openings:
 
     def _opening(self, exchange: Exchange, identity: Identity | None) -> Opening:
         fields = exchange.head.fields
-        trace = exchange.trace
+        peer = exchange.peer
         return Opening(
             exchange.client_host,
             self.section,
             user_agent=fields.get(b"user-agent", b"").decode("latin-1")[:512],
             origin=fields.get(b"origin", b"").decode("latin-1")[:256],
             request_id=exchange.request_id,
-            trace=trace.header().decode("ascii") if trace is not None and trace.sampled else "",
+            trace=exchange.trace,
+            # A trusted proxy vouches for the headers that it writes, not for the frames that it passes on.
+            believed=(exchange.trusted and exchange.client_host == peer.host)
+            or (self._certified and peer.certificate_subject is not None),
             identity=identity,
             headers={name.decode("ascii"): fields[name].decode("latin-1")[:512] for name in _TOLD if name in fields},
         )

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from gateway.core.publications import Position, PublishOptions
+from gateway.core.trace import TraceContext
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.node import acts, results
 from gateway.node import orders as o
 from gateway.node.api_keys import Key
 from gateway.node.cluster import Everywhere, unavailable
+from gateway.node.realtime_spans import tell_operation
 from gateway.node.results import Result
 from gateway.node.subscribing import matched
 from gateway.ports.realtime import StoreUnavailable
@@ -60,7 +62,6 @@ class Operations:
         self._node = node
         self._cluster = node.cluster
         self._does: dict[str, Callable[[Any], Coroutine[Any, Any, Result]]] = {
-            "publish": self.publish,
             "subscribe": self.subscribe,
             "unsubscribe": self.unsubscribe,
             "disconnect": self.disconnect,
@@ -72,35 +73,58 @@ class Operations:
             "info": self.info,
         }
 
-    async def do(self, name: str, data: bytes, key: Key) -> Result:
+    async def do(
+        self, name: str, data: bytes, key: Key, trace: TraceContext | None = None, *, over: str = "http"
+    ) -> Result:
         """
         Do operation *name* with parameters in JSON.
 
         Args:
             key: Of whoever asks: what it may do, in which channels.
+            trace: The asker's, which is continued: whoever has a key is believed.
+            over: ``http`` or ``grpc``, for the span.
 
         Raises:
             ClientError: it cannot be done; the code says why.
         """
+        node = self._node
+        place = node.spans.child(trace) if trace is not None else node.spans.draw()
+        if place is None or not place.sampled:
+            return await self._do(name, data, key, place)
+        began, outcome = node.seconds(), "failed"
+        try:
+            result = await self._do(name, data, key, place)
+            outcome = "ok"
+            return result
+        except ClientError as error:
+            outcome = str(error.code)
+            raise
+        finally:
+            ended = node.seconds()
+            tell_operation(node.spans, place, trace, began, ended, name=name, key=key.name, outcome=outcome, over=over)
+
+    async def _do(self, name: str, data: bytes, key: Key, place: TraceContext | None) -> Result:
         order = o.read(name, data)
         if isinstance(order, o.Batch):
-            return await self._batch(order, key)
+            return await self._batch(order, key, place)
         scope = o.ORDERS[name][1]
         if not key.allows(scope):
             raise ClientError(ErrorCode.PERMISSION_DENIED, f"the key lacks the scope {scope!r}")
         try:
             if isinstance(order, o.Broadcast):
-                return await self.broadcast(order, key.reaches)
+                return await self.broadcast(order, key.reaches, place)
             if isinstance(order, o.Channels):
                 return await self.channels(order, key.reaches)
             if isinstance(order, o.Connections):
                 return await self.connections(order, key.reaches)
             _reached(getattr(order, "channel", None), key.reaches)
+            if isinstance(order, o.Publish):
+                return await self.publish(order, place)
             return await self._does[name](order)
         except StoreUnavailable as error:
             raise unavailable() from error
 
-    async def _batch(self, order: o.Batch, key: Key) -> Result:
+    async def _batch(self, order: o.Batch, key: Key, place: TraceContext | None) -> Result:
         if len(order.commands) > MOST_COMMANDS:
             raise ClientError(ErrorCode.LIMIT_EXCEEDED, f"at most {MOST_COMMANDS} commands")
         replies: list[Result] = []
@@ -112,23 +136,23 @@ class Operations:
                 ((name, data),) = command.items()
                 if name == "batch":
                     raise ClientError(ErrorCode.BAD_REQUEST, "a batch holds no batches")
-                replies.append({name: await self.do(name, bytes(data), key)})
+                replies.append({name: await self._do(name, bytes(data), key, place)})
             except ClientError as error:
                 replies.append(results.failed(error))
         return {"replies": replies}
 
     # Channels.
 
-    async def publish(self, order: o.Publish) -> Result:
+    async def publish(self, order: o.Publish, trace: TraceContext | None = None) -> Result:
         """
         Publish; ``offset`` and ``epoch`` say where it stands, ``replicas`` how many have it if it was waited for them.
 
         Raises:
             ClientError: ``UNKNOWN_CHANNEL``, ``LIMIT_EXCEEDED`` (too large), ``BAD_REQUEST``.
         """
-        return await self._publish(order.channel, o.payload(order, wanted=True), order, order.wait_ms / 1000)
+        return await self._publish(order.channel, o.payload(order, wanted=True), order, order.wait_ms / 1000, trace)
 
-    async def broadcast(self, order: o.Broadcast, reaches: Reaches = _any) -> Result:
+    async def broadcast(self, order: o.Broadcast, reaches: Reaches = _any, trace: TraceContext | None = None) -> Result:
         """
         Publish into each channel; each has its own result or error.
         """
@@ -141,7 +165,7 @@ class Operations:
             # What they wait for is one deadline for all of them.
             wait_s = max(LEAST_WAIT_S, ends_at - self._node.seconds())
             published = [
-                Deferred.fromCoroutine(self._one(channel, data, order, wait_s, reaches))
+                Deferred.fromCoroutine(self._one(channel, data, order, wait_s, reaches, trace))
                 for channel in order.channels[first : first + AT_ONCE]
             ]
             try:
@@ -150,16 +174,31 @@ class Operations:
                 error.subFailure.raiseException()
         return {"responses": responses}
 
-    async def _one(self, channel: str, data: bytes, order: o.Broadcast, wait_s: float, reaches: Reaches) -> Result:
+    async def _one(
+        self,
+        channel: str,
+        data: bytes,
+        order: o.Broadcast,
+        wait_s: float,
+        reaches: Reaches,
+        trace: TraceContext | None,
+    ) -> Result:
         try:
             _reached(channel, reaches)
-            return {"result": await self._publish(channel, data, order, wait_s)}
+            return {"result": await self._publish(channel, data, order, wait_s, trace)}
         except ClientError as error:
             return results.failed(error)
         except StoreUnavailable:
             return results.failed(unavailable())
 
-    async def _publish(self, channel: str, data: bytes, order: o.Publish | o.Broadcast, wait_s: float) -> Result:
+    async def _publish(
+        self,
+        channel: str,
+        data: bytes,
+        order: o.Publish | o.Broadcast,
+        wait_s: float,
+        trace: TraceContext | None,
+    ) -> Result:
         if order.delta:
             raise ClientError(ErrorCode.NOT_AVAILABLE, "delta compression is not available")
         match = matched(self._node, channel)
@@ -177,7 +216,7 @@ class Operations:
             order.wait_replicas,
             wait_s,
         )
-        published = await self._node.publish(match, data, tags=order.tags or None, options=options)
+        published = await self._node.publish(match, data, tags=order.tags or None, options=options, trace=trace)
         return results.published(published, asked=bool(order.wait_replicas))
 
     async def presence(self, order: o.OfChannel) -> Result:

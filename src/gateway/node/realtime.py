@@ -33,6 +33,7 @@ from gateway.node.hub import Hub
 from gateway.node.identities import Identities
 from gateway.node.membership import Membership
 from gateway.node.presence import Presence
+from gateway.node.realtime_spans import producing
 from gateway.node.rulebook import ChannelRule, Rulebook, encoded
 from gateway.node.sessions import SessionEvents, SessionWitness
 from gateway.node.standing import leave, stand
@@ -43,6 +44,7 @@ from gateway.ports.clients import ClientTransport, Opening
 from gateway.ports.identity import Authenticator, Revocations
 from gateway.ports.stores import Stores
 from gateway.telemetry.realtime import RealtimeMetrics
+from gateway.telemetry.spans import Spans
 
 __all__ = ["RealtimeNode"]
 
@@ -71,6 +73,7 @@ class RealtimeNode:
         store: How leases are kept, and what waits while the stores are away.
         conn_infos: By WebSocket section, the expression that says what others are told of a connection.
         hooks: Lifecycle calls by kind (``on_connect``, …).
+        spans: Without any nothing is recorded.
 
     Attributes:
         clients: By public id, those that are connected.
@@ -100,7 +103,9 @@ class RealtimeNode:
         log: Any,
         events: SessionEvents | None = None,
         witnesses: tuple[SessionWitness, ...] = (),
+        spans: Spans | None = None,
     ) -> None:
+        self.spans = spans or Spans.off()
         self.clock = clock
         self.seconds = clock.seconds
         self.wall = wall
@@ -136,6 +141,7 @@ class RealtimeNode:
             spawn=self.spawn,
             random=random,
             check_s=section.position_check_s,
+            spans=self.spans,
         )
         self.telling = Telling(
             hooks,
@@ -145,6 +151,7 @@ class RealtimeNode:
             most_bytes=section.told_most_bytes,
             for_s=section.told_for_s,
             lost=self.fact_lost,
+            spans=self.spans,
         )
         self.cluster = Cluster(self)
         self.membership = Membership(self, stores, store, instance=instance, events=events, witnesses=witnesses)
@@ -267,16 +274,20 @@ class RealtimeNode:
         info: ClientInfo | None = None,
         tags: Mapping[str, str] | None = None,
         options: PublishOptions | None = None,
-        trace: str = "",
+        trace: TraceContext | None = None,
     ) -> Published:
         """
         Publish into a channel. JSON text of several lines becomes one line, which frames demand.
+
+        Args:
+            trace: The place that this is below; it goes with the publication if it is recorded.
         """
         if b"\n" in data or b"\r" in data:
             data = data.replace(b"\n", b" ").replace(b"\r", b" ")
-        published = await self.broker.publish(
-            match.name, data, options or match.rule.options, info=info, tags=tags, trace=trace
-        )
+        with producing(self, match, data, trace) as told:
+            published = await self.broker.publish(
+                match.name, data, options or match.rule.options, info=info, tags=tags, trace=told
+            )
         self.metrics.publications.inc(match.rule.pattern, published.suppressed or "made")
         return published
 
@@ -320,11 +331,11 @@ class RealtimeNode:
 
     # What backends are told and asked.
 
-    def trace(self, client: Client) -> TraceContext:
+    def trace(self, command: c.Command | None) -> TraceContext:
         """
-        Begin a trace for a command that leads to a backend.
+        The place of what leads to a backend: of its command if that is recorded, else of a trace that nobody records.
         """
-        return new_trace(self.bits)
+        return command.span.place if command is not None and command.span is not None else new_trace(self.bits)
 
     def tell_dropped(self, client: Client, dropped: Mapping[str, int]) -> None:
         """
@@ -347,11 +358,13 @@ class RealtimeNode:
             if client.identity is not None and self.identities.is_revoked(client.identity):
                 client.close(CloseReason.INVALID_TOKEN.closing)
 
-    def answered(self, request: c.Request, outcome: str) -> None:
+    def answered(self, command: c.Command, outcome: str) -> None:
         """
-        Count a command that was answered.
+        Count a command that was answered, and tell of it if it is recorded.
         """
-        self.metrics.commands.inc(type(request).__name__, outcome)
+        self.metrics.commands.inc(type(command.request).__name__, outcome)
+        if command.span is not None:
+            command.span.end(outcome)
 
     def malformed(self, client: Client, reason: str) -> None:
         """

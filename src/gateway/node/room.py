@@ -94,6 +94,31 @@ class Group:
         yield from self.direct
         yield from self.queued
 
+    def send(self, frame: bytes, publications: Sequence[Publication]) -> None:
+        """
+        Give everybody *frame*, which is *publications*: one ``send`` and one comparison for each whom nothing waits for.
+        """
+        size = len(frame)
+        short: list[tuple[Subscription, int]] | None = None
+        for subscription, send in self.direct.items():
+            try:
+                if (sent := send(frame)) == size:
+                    continue
+            except OSError:
+                sent = 0
+            if short is None:
+                short = []
+            short.append((subscription, sent))
+        if short is not None:
+            for subscription, sent in short:
+                # From here on it is blocked, and no longer in ``direct``, before anything else is sent.
+                subscription.client.transport.write(frame[sent:] if sent else frame)
+        if self.queued:
+            behind = {subscription for subscription, _ in short} if short is not None else ()
+            for subscription in list(self.queued):
+                if subscription not in behind:
+                    subscription.deliver(frame, publications)
+
 
 class Room:
     """

@@ -56,7 +56,7 @@ async def subscribe(node: RealtimeNode, client: Client, command: c.Command) -> N
         raise ClientError(ErrorCode.LIMIT_EXCEEDED, f"at most {client.settings.max_channels} subscriptions")
     subscription = client.subscriptions[asked.channel] = Subscription(client, match)
     try:
-        result = (await make(node, subscription, asked))()
+        result = (await make(node, subscription, asked, command=command))()
     except BaseException:
         node.leave(subscription)
         raise
@@ -137,6 +137,7 @@ async def make(
     *,
     allowed: bool = False,
     chan_info: bytes = b"",
+    command: c.Command | None = None,
 ) -> _Made:
     """
     Do everything that takes time: decide, hear the channel, read its stream, ask for its state.
@@ -144,6 +145,7 @@ async def make(
     Args:
         allowed: A server asked for it: the rule is not asked.
         chan_info: What others are told of it, instead of what the rule says.
+        command: What it is made for.
 
     Raises:
         ClientError, StoreUnavailable: the caller lets the subscription go.
@@ -153,7 +155,7 @@ async def make(
     facts = channel_facts(client, match)
     trace: TraceContext | None = None
     if not allowed:
-        trace = await _decide(node, subscription, asked, facts)
+        trace = await _decide(node, subscription, asked, facts, command)
     subscription.join_leave = asked.join_leave and rule.join_leave
     subscription.info = client.info(chan_info or _chan_info(rule, facts))
     subscription.room = room = await node.hub.enter(match, subscription)
@@ -174,7 +176,7 @@ async def make(
         await node.presence.enter(subscription)
     data, version = b"", 0
     if rule.snapshot is not None and not recovered:
-        data, version = await rule.snapshot.take(facts, client.identity, trace or node.trace(client))
+        data, version = await rule.snapshot.take(facts, client.identity, trace or node.trace(command))
     return _Made(
         subscription,
         top,
@@ -187,7 +189,11 @@ async def make(
 
 
 async def _decide(
-    node: RealtimeNode, subscription: Subscription, asked: c.Subscribe, facts: Mapping[str, Any]
+    node: RealtimeNode,
+    subscription: Subscription,
+    asked: c.Subscribe,
+    facts: Mapping[str, Any],
+    command: c.Command | None,
 ) -> TraceContext | None:
     client = subscription.client
     decider = subscription.match.rule.subscribe
@@ -197,7 +203,7 @@ async def _decide(
     decider.allow(facts, anonymous=client.identity is None)
     if not decider.asks:
         return None
-    trace = node.trace(client)
+    trace = node.trace(command)
     await decider.ask(facts, asked.data, client.identity, trace)
     return trace
 

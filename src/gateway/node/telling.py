@@ -10,7 +10,7 @@ left untold is ``node.leftovers``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,14 @@ from twisted.internet.task import deferLater
 from gateway.core.backoff import backoff
 from gateway.core.channels import ChannelMatch
 from gateway.core.identity import Identity
+from gateway.core.trace import TraceContext
 from gateway.core.verdicts import ClientError
 from gateway.node.background import Background
 from gateway.node.facts import channel_facts
+from gateway.node.realtime_spans import linked, tell_fact
 from gateway.node.rulebook import ChannelRule, encoded
 from gateway.ports.backends import Backend, Facts
+from gateway.telemetry.spans import Spans
 
 if TYPE_CHECKING:
     from gateway.node.client import Client
@@ -52,6 +55,8 @@ class Fact:
         facts: What expressions of the call may name.
         body: The fact as JSON.
         until: Seconds of the clock after which it is given up.
+        trace: The place that the telling has.
+        links: What else it has to do with.
         settled: Called when it was told, or never will be.
     """
 
@@ -62,6 +67,8 @@ class Fact:
     identity: Identity | None
     until: float
     settled: Callable[[], None]
+    trace: TraceContext
+    links: Sequence[TraceContext]
 
 
 class Telling:
@@ -83,8 +90,10 @@ class Telling:
         most_bytes: int,
         for_s: float,
         lost: Callable[[str, str], None],
+        spans: Spans,
     ) -> None:
         self.backends = backends
+        self._spans = spans
         self.bytes = 0
         self._clock = clock
         self._background = background
@@ -102,6 +111,7 @@ class Telling:
         facts: Facts,
         identity: Identity | None,
         settled: Callable[[], None] = lambda: None,
+        links: Sequence[TraceContext] = (),
     ) -> None:
         """
         Tell the backend of *kind*, now or as soon as what happened before in the session is told.
@@ -110,6 +120,7 @@ class Telling:
             body: The fact; see ``body_of``.
             facts: What expressions may name of the client and the channel.
             settled: Called when it was told, or never will be; not if this process ends first.
+            links: What else than its own its trace has to do with.
         """
         if kind not in self.backends:
             settled()
@@ -117,7 +128,9 @@ class Telling:
         session = body["session"]
         command = {"id": body["id"], "kind": kind, "sequence": body["sequence"]}
         facts = {**facts, "command": command, "data": body}
-        fact = Fact(kind, session, facts, encoded(body), identity, self._clock.seconds() + self._for_s, settled)
+        trace = self._spans.begin(identity.subject if identity is not None else "")
+        until = self._clock.seconds() + self._for_s
+        fact = Fact(kind, session, facts, encoded(body), identity, until, settled, trace, links)
         size = len(fact.body) + _OVERHEAD
         if self.bytes + size > self.most_bytes:
             self._lost(kind, "overflow")
@@ -136,7 +149,13 @@ class Telling:
         try:
             while queue:
                 fact = queue[0]
-                await self._told(fact)
+                began, lost = self._clock.seconds(), "stopped"
+                try:
+                    lost = await self._told(fact)
+                finally:
+                    if fact.trace.sampled:
+                        ended = self._clock.seconds()
+                        tell_fact(self._spans, fact.trace, fact.links, began, ended, fact.kind, lost)
                 queue.popleft()
                 self.bytes -= len(fact.body) + _OVERHEAD
                 fact.settled()
@@ -145,31 +164,32 @@ class Telling:
                 self.bytes -= len(fact.body) + _OVERHEAD
             del self._queues[session]
 
-    async def _told(self, fact: Fact) -> None:
+    async def _told(self, fact: Fact) -> str:
+        """Tell *fact* until it is told; else say why it was not."""
         attempt = 0
         while True:
             backend = self.backends.get(fact.kind)
             if backend is None:
-                return
+                return "nobody"
             await self._gate.acquire()
             try:
-                await backend.ask(fact.facts, fact.body, fact.identity)
+                await backend.ask(fact.facts, fact.body, fact.identity, fact.trace)
             except ClientError as error:
                 if not error.temporary:
                     self._lost(fact.kind, "refused")
-                    return
+                    return "refused"
             except CancelledError:
                 self._lost(fact.kind, "stopped")
                 raise
             else:
-                return
+                return ""
             finally:
                 self._gate.release()
             attempt += 1
             wait = backoff(attempt, _FIRST_S, _MOST_S, self._random)
             if self._clock.seconds() + wait > fact.until:
                 self._lost(fact.kind, "time")
-                return
+                return "time"
             await deferLater(self._clock, wait)
 
     def waiting(self) -> int:
@@ -229,7 +249,8 @@ def tell(
         at=node.wall(),
         more=more,
     )
-    node.telling.tell(kind, body, client.facts() if match is None else channel_facts(client, match), client.identity)
+    facts = client.facts() if match is None else channel_facts(client, match)
+    node.telling.tell(kind, body, facts, client.identity, links=linked(client))
 
 
 def end_of(client: str, subscription: int = 0) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.identity import Identity
+from gateway.core.trace import TraceContext
 from gateway.ports.dialect import Dialect
 
 __all__ = ["ClientSide", "ClientTransport", "Form", "Opening"]
@@ -109,7 +110,8 @@ class Opening:
         user_agent: As sent; perhaps empty.
         origin: As sent; empty when it is no browser.
         request_id: Of the opening request, for logs.
-        trace: Its ``traceparent`` value if it was sampled, else empty.
+        trace: Its place in its trace, recorded or not.
+        believed: It comes from a trusted peer itself, and not through one: what it says of traces is continued.
         identity: If a credential came with the opening and was verified.
         headers: Lower-case names; what backends may be told of the opening request.
         listener: The edge's own settings for this path (``config.sections.WebSocket``).
@@ -120,6 +122,7 @@ class Opening:
     user_agent: str = ""
     origin: str = ""
     request_id: str = ""
-    trace: str = ""
+    trace: TraceContext | None = None
+    believed: bool = False
     identity: Identity | None = None
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -175,6 +175,9 @@ class Passing:
         if not ended:
             if _is_well(status):
                 self._admission = proxy.cluster.answering(self._admission, now)
+            if self._place is not None and self._member is not None:
+                # The rest may take hours; how it ends is told by the request's span.
+                self._tell(self._member, now, "ok" if _is_well(status) else "error")
             exchange.start(status, head.reason, block, head.body_length, data, ended=False)
             if call is not None and not self._over:
                 exchange.downstream.register(call)

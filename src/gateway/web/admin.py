@@ -20,6 +20,7 @@ from gateway.config.sections import AdminKey, Limits, Listen, Listener
 from gateway.core.message import block_of
 from gateway.core.path import canonical
 from gateway.core.problems import CATALOGUE, Problem, problem_body
+from gateway.core.trace import read
 from gateway.node.api_keys import Key
 from gateway.ports.http import Downstream, Exchange, Peer
 from gateway.web.admin_guard import Guard
@@ -168,7 +169,8 @@ class _Handler:
 
     def _answer(self, exchange: Exchange, page: Page, key: Key, body: bytes) -> None:
         try:
-            answer = page.answer(key, body)
+            traced = page.traced
+            answer = page.answer(key, body) if traced is None else traced(key, body, read(exchange.head))
         except Exception:  # Whatever fails behind a page, its asker gets an answer and the log the traceback.
             self._failed(Failure(), exchange)
             return

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from gateway.core.identity import Revocation
 from gateway.core.problems import Problem
+from gateway.core.trace import TraceContext
 from gateway.node.api_keys import Key
 from gateway.ports.identity import Revocations
 
@@ -47,11 +48,13 @@ class Page:
         method: ``GET`` answers ``HEAD`` too.
         scope: What a key must be allowed; empty: any key will do; None: no key is needed.
         answer: From the key and the request's body, now or later; may raise or fail with ``Problem``.
+        traced: The same for pages whose asker's trace is continued, from that as well.
     """
 
     method: bytes
     scope: str | None
     answer: Callable[[Key, bytes], Answer | Deferred[Answer]]
+    traced: Callable[[Key, bytes, TraceContext | None], Deferred[Answer]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

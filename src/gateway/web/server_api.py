@@ -11,11 +11,13 @@ is no operation at all (a key, a path, a body too large) is a problem document a
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
 
+from gateway.core.trace import TraceContext
 from gateway.core.verdicts import ClientError, ErrorCode
 from gateway.node.api_keys import Key
 from gateway.node.operations import Operations
@@ -43,19 +45,22 @@ def server_api_pages(operations: Operations) -> dict[bytes, Page]:
     List the paths: one for each operation, and one for all.
     """
     pages = {
-        f"/api/{name}".encode("ascii"): Page(b"POST", scope, _page(operations, name))
+        f"/api/{name}".encode("ascii"): _page(scope, partial(_ordered, operations, name))
         for name, (_, scope) in ORDERS.items()
     }
     # What the operation is, and with it the scope, stands in the body: any key, and then the operation asks.
-    pages[b"/api"] = Page(b"POST", "", lambda key, body: Deferred.fromCoroutine(_answer(_named(operations, key, body))))
+    pages[b"/api"] = _page("", partial(_named, operations))
     return pages
 
 
-def _page(operations: Operations, name: str) -> Callable[[Key, bytes], Deferred[Answer]]:
-    def answer(key: Key, body: bytes) -> Deferred[Answer]:
-        return Deferred.fromCoroutine(_answer(operations.do(name, body, key)))
+Order = Callable[[Key, bytes, TraceContext | None], Coroutine[Any, Any, dict[str, Any]]]
 
-    return answer
+
+def _page(scope: str, order: Order) -> Page:
+    def traced(key: Key, body: bytes, trace: TraceContext | None) -> Deferred[Answer]:
+        return Deferred.fromCoroutine(_answer(order(key, body, trace)))
+
+    return Page(b"POST", scope, lambda key, body: traced(key, body, None), traced)
 
 
 async def _answer(doing: Coroutine[Any, Any, dict[str, Any]]) -> Answer:
@@ -65,9 +70,15 @@ async def _answer(doing: Coroutine[Any, Any, dict[str, Any]]) -> Answer:
         return Answer(_encode(failed(error)))
 
 
-async def _named(operations: Operations, key: Key, body: bytes) -> dict[str, Any]:
+async def _ordered(
+    operations: Operations, name: str, key: Key, body: bytes, trace: TraceContext | None
+) -> dict[str, Any]:
+    return await operations.do(name, body, key, trace)
+
+
+async def _named(operations: Operations, key: Key, body: bytes, trace: TraceContext | None) -> dict[str, Any]:
     try:
         named = _decode_named(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ClientError(ErrorCode.BAD_REQUEST, str(error)) from error
-    return await operations.do(named.method, bytes(named.params), key)
+    return await operations.do(named.method, bytes(named.params), key, trace)

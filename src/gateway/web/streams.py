@@ -79,6 +79,7 @@ class StreamEdge:
         most_bytes: Largest first message.
         refuse: The node's way to answer with a problem.
         crashed: The node's way to report a failure of our own.
+        opened: Told when an answer has begun that goes on for as long as its client stays.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class StreamEdge:
         most_bytes: int,
         refuse: Callable[[Exchange, Problem], None],
         crashed: Callable[[Exchange, Failure], None],
+        opened: Callable[[Exchange], None],
     ) -> None:
         self._kind = kind
         self._text = text
@@ -101,6 +103,7 @@ class StreamEdge:
         self._most_bytes = most_bytes
         self._refuse = refuse
         self._crashed = crashed
+        self._opened = opened
 
     def handle(self, exchange: Exchange) -> None:
         """
@@ -148,6 +151,7 @@ class StreamEdge:
             return
         transport = StreamTransport(self._kind, form, exchange)
         exchange.start(200, b"", head, CHUNKED, b"", ended=False)
+        self._opened(exchange)
         side = self._accept(transport, opening)
         transport.side = side
         exchange.on_gone = transport.gone
