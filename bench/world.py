@@ -40,6 +40,8 @@ public_key_file = "public.pem"
 
 [[websocket]]
 path = "/ws"
+ping = "2m"            # The load does not answer pings.
+pong_timeout = "1m"
 
 [[admin.key]]
 name   = "bench"
