@@ -26,6 +26,10 @@ from gateway.redis.topics import Receiver
 __all__ = ["CHAIN", "Chain", "Guide", "Linked", "Outages", "Redis", "Store", "Watcher"]
 
 
+MOST_REASONS: Final = 8
+"""In one outage this many are told."""
+
+
 class Chain(Enum):
     """Stands among a script's arguments for the chain that holds when it is sent."""
 
@@ -150,7 +154,7 @@ class Outages:
     def __init__(self, event: Callable[[str, dict[str, Any]], None]) -> None:
         self.losses = 0
         self._event = event
-        self._told = False
+        self._reasons: set[str] = set()
         self._watchers: list[Watcher] = []
 
     def watch(self, watcher: Watcher) -> None:
@@ -170,17 +174,20 @@ class Outages:
         It can be asked.
         """
         self._event("store.connected", {"chain": chain, "losses": self.losses})
-        self._told = False
+        self._reasons.clear()
         for watcher in list(self._watchers):
             self._tell(watcher.back)
 
     def down(self, reason: str) -> None:
         """
-        It cannot be asked. Every attempt that fails says so; it is told once.
+        It cannot be asked. Every attempt that fails says so; the loss is told once, and each reason that comes up after it.
         """
-        if self._told:
+        if self._reasons:
+            if reason not in self._reasons and len(self._reasons) < MOST_REASONS:
+                self._reasons.add(reason)
+                self._event("store.away", {"reason": reason})
             return
-        self._told = True
+        self._reasons.add(reason)
         self.losses += 1
         self._event("store.lost", {"reason": reason})
         for watcher in list(self._watchers):
