@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gateway.config.events_section import Events
 from gateway.config.fields import KIB, MIB, Network, Secret
 from gateway.config.fields import key as _
 from gateway.config.realtime_sections import Channel, Realtime, Rpc, WebSocket
@@ -27,6 +28,7 @@ __all__ = [
     "Certificate",
     "Channel",
     "Config",
+    "Events",
     "Health",
     "Issuer",
     "Limits",
@@ -328,6 +330,7 @@ class Config:
     rpc: tuple[Rpc, ...] = field(default=(), metadata=_("Methods that real-time clients can call, by name."))
     store: Store = field(default_factory=Store, metadata=_("Where channels, presence and sessions are kept."))
     realtime: Realtime = field(default_factory=Realtime, metadata=_("Sessions, presence, and what backends are told."))
+    events: Events = field(default_factory=Events, metadata=_("Who is told of sessions."))
     admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port.", at="admin.key"))
     log: Log = field(default_factory=Log, metadata=_("The log."))
     tracing: Tracing = field(default_factory=Tracing, metadata=_("Traces."))

@@ -16,7 +16,7 @@ from gateway.config.sections import Upstream
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 from gateway.upstream.calls import GrpcUpstream
-from gateway.upstream.descriptors import Schema, SchemaError, load_schema, schema_from_files
+from gateway.upstream.descriptors import Schema, SchemaError, event_schema, load_schema, schema_from_files
 
 __all__ = ["CallBackends"]
 
@@ -107,6 +107,8 @@ class CallBackends:
                 continue
             before = self._known.get(section.name)
             schema = load_schema(section.descriptors) if section.descriptors is not None else None
+            if schema is None and not section.reflection:
+                schema = event_schema()
             if before is not None and before.section == section:
                 built[section.name] = _Known(section, before.upstream, schema or before.schema, before.files)
                 continue

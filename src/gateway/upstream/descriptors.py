@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -33,8 +34,9 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2  # noqa: F401
 
 from gateway.core.transcoding.codecs import Codecs
+from gateway.protos.event.v1 import events_pb2
 
-__all__ = ["Method", "Schema", "SchemaError", "load_schema", "schema_from_files", "schema_from_set"]
+__all__ = ["Method", "Schema", "SchemaError", "event_schema", "load_schema", "schema_from_files", "schema_from_set"]
 
 _DEEPEST_IMPORT: Final = 200
 
@@ -162,6 +164,14 @@ def schema_from_files(files: Iterable[bytes]) -> Schema:
             raise SchemaError("this is no file descriptor") from None
         found[file.name] = file
     return _schema(found)
+
+
+@cache
+def event_schema() -> Schema:
+    """
+    Make the schema of the gateway's own ``event.v1``: for upstreams that name no descriptors.
+    """
+    return schema_from_files([events_pb2.DESCRIPTOR.serialized_pb])
 
 
 def _schema(files: dict[str, descriptor_pb2.FileDescriptorProto]) -> Schema:

@@ -15,7 +15,7 @@ from gateway.core.transcoding.encode import JsonStyle
 from gateway.core.transcoding.openapi import Operation
 from gateway.core.transcoding.rejection import Rejected
 from gateway.upstream.asking import bound
-from gateway.upstream.descriptors import Schema, SchemaError, load_schema
+from gateway.upstream.descriptors import Schema, SchemaError, event_schema, load_schema
 from gateway.upstream.mounts import Mount, MountFault, check_paths, mounts_of
 
 __all__ = ["explain_call", "faults_of", "file_schemas", "offline_mounts", "operations_of"]
@@ -31,7 +31,9 @@ def file_schemas(upstreams: Iterable[Upstream]) -> dict[str, Schema]:
     schemas: dict[str, Schema] = {}
     faults: list[str] = []
     for upstream in upstreams:
-        if upstream.grpc and upstream.descriptors is not None:
+        if upstream.grpc and upstream.descriptors is None and not upstream.reflection:
+            schemas[upstream.name] = event_schema()
+        elif upstream.grpc and upstream.descriptors is not None:
             try:
                 schemas[upstream.name] = load_schema(upstream.descriptors)
             except SchemaError as error:

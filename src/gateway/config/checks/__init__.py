@@ -6,7 +6,18 @@ Each check reports on the walk, which keeps silent where what a check depends on
 
 from __future__ import annotations
 
-from gateway.config.checks import files, identity, listening, realtime, routes, store, tracing, upstreams, workers
+from gateway.config.checks import (
+    events,
+    files,
+    identity,
+    listening,
+    realtime,
+    routes,
+    store,
+    tracing,
+    upstreams,
+    workers,
+)
 from gateway.config.sections import Config
 from gateway.config.walk import Walk
 
@@ -22,6 +33,7 @@ def check(config: Config, walk: Walk) -> None:
     upstreams.check(config, walk)
     routes.check(config, walk)
     realtime.check(config, walk)
+    events.check(config, walk)
     store.check(config, walk)
     workers.check(config, walk)
     tracing.check(config, walk)

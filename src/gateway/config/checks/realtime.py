@@ -19,7 +19,7 @@ from gateway.config.walk import Walk, suggest
 from gateway.core.channels import BadPattern, ChannelTable, variables_of
 from gateway.core.problems import CATALOGUE
 
-__all__ = ["CHANNEL_ROOTS", "CLIENT_ROOTS", "COMMAND_ROOTS", "WORDS", "check", "variables_from"]
+__all__ = ["CHANNEL_ROOTS", "CLIENT_ROOTS", "COMMAND_ROOTS", "WORDS", "check", "check_backend", "variables_from"]
 
 CLIENT_ROOTS: Final = frozenset(("claims", "client", "session"))
 """What an expression may name wherever there is a connection."""
@@ -72,7 +72,7 @@ def check(config: Config, walk: Walk) -> None:
         hook: BackendCall | None = getattr(config.realtime, name)
         if hook is not None:
             roots = CHANNEL_ROOTS if name.endswith("subscribe") else CLIENT_ROOTS
-            _backend(config, hook, ("realtime", name), roots | COMMAND_ROOTS, (), walk)
+            check_backend(config, hook, ("realtime", name), roots | COMMAND_ROOTS, (), walk)
     if (config.channels or config.rpc) and not config.websocket and ("websocket",) not in walk.broken:
         walk.fault(("channels",) if config.channels else ("rpc",), "nobody can reach this: there is no [[websocket]]")
 
@@ -154,7 +154,7 @@ def _channel(config: Config, channel: Channel, path: KeyPath, walk: Walk) -> Non
         if channel.publish.rule == "token":
             walk.fault(here, "a subscription token says nothing about publishing")
     if channel.snapshot is not None:
-        _backend(config, channel.snapshot, (*path, "snapshot"), CHANNEL_ROOTS, variables, walk)
+        check_backend(config, channel.snapshot, (*path, "snapshot"), CHANNEL_ROOTS, variables, walk)
     if channel.join_leave and not channel.presence:
         walk.fault(
             (*path, "join_leave"), "needs presence = true: who comes first is only known with it", (*path, "presence")
@@ -193,7 +193,7 @@ def _decision(
         return
     if decision.rule and decision.rule not in ("authenticated", "anybody"):
         _expression(decision.rule, (*path, "rule"), roots, walk, variables, rule=True)
-    _backend(config, decision, path, roots, variables, walk)
+    check_backend(config, decision, path, roots, variables, walk)
 
 
 def _rpc(config: Config, method: Rpc, path: KeyPath, walk: Walk) -> None:
@@ -213,12 +213,18 @@ def _rpc(config: Config, method: Rpc, path: KeyPath, walk: Walk) -> None:
         if method.upstream:
             walk.fault((*path, "upstream"), "is not asked: the gateway itself answers an echo", (*path, "echo"))
         return
-    _backend(config, method, path, roots, (), walk)
+    check_backend(config, method, path, roots, (), walk)
 
 
-def _backend(
+def check_backend(
     config: Config, call: BackendCall, path: KeyPath, roots: frozenset[str], variables: tuple[str, ...], walk: Walk
 ) -> None:
+    """
+    Report what is wrong with a call to a backend.
+
+    Args:
+        roots: What its expressions may name; of a channel its *variables*.
+    """
     upstreams = {upstream.name: upstream for upstream in config.upstream}
     upstream = upstreams.get(call.upstream)
     if not call.upstream:

@@ -8,6 +8,7 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway.config.events_section import EVENT_CALL
 from gateway.config.expressions import ExpressionError, compile_expression
 from gateway.config.faults import KeyPath
 from gateway.config.sections import Config, Upstream
@@ -39,13 +40,13 @@ def check(config: Config, walk: Walk) -> None:
         path: KeyPath = ("upstream", upstream.name)
         if not _name(upstream.name):
             walk.fault(path, "is no name for logs and metrics: letters, digits, and . _ - after the first")
-        _targets(upstream, path, walk)
+        _targets(config, upstream, path, walk)
         _times(upstream, path, walk)
         _retry(upstream, path, walk)
         _identity(upstream, path, walk)
 
 
-def _targets(upstream: Upstream, path: KeyPath, walk: Walk) -> None:
+def _targets(config: Config, upstream: Upstream, path: KeyPath, walk: Walk) -> None:
     if not upstream.http and not upstream.grpc:
         walk.fault(path, 'has no targets: http = ["http://127.0.0.1:7001"], or grpc', (*path, "http"), (*path, "grpc"))
     for kind, targets in (("http", upstream.http), ("grpc", upstream.grpc)):
@@ -56,7 +57,8 @@ def _targets(upstream: Upstream, path: KeyPath, walk: Walk) -> None:
                 walk.fault(here, f"{_shown(target)}: {wrong}")
             elif target in targets[:index]:
                 walk.fault(here, f"{target} is listed twice: it would get twice its share")
-    if upstream.grpc and upstream.descriptors is None and not upstream.reflection:
+    takes_events = upstream.name == config.events.upstream and config.events.call == EVENT_CALL
+    if upstream.grpc and upstream.descriptors is None and not upstream.reflection and not takes_events:
         walk.fault(
             (*path, "grpc"),
             'needs to know the methods: descriptors = "file.binpb", or reflection = true',
