@@ -20,7 +20,7 @@ FLOORS: list[tuple[set[str], set[str]]] = [
     ({"core", "protos", "net"}, set()),
     ({"ports", "config", "telemetry"}, {"core"}),
     ({"node"}, BELOW_EDGES),
-    ({"memory", "redis", "upstream", "auth", "events", "dialects"}, BELOW_EDGES | {"net", "protos"}),
+    ({"memory", "redis", "spool", "upstream", "auth", "events", "dialects"}, BELOW_EDGES | {"net", "protos"}),
     ({"ws", "web", "console", "api"}, BELOW_EDGES | {"node", "net", "protos"}),
 ]
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.task import deferLater
@@ -20,9 +21,11 @@ from gateway.core.store_url import read_store_url
 from gateway.memory.broker import MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
 from gateway.memory.revocations import MemoryRevocations
-from gateway.memory.stores import memory_stores
+from gateway.memory.stores import SpooledStores, memory_stores
 from gateway.ports.identity import Revocations
 from gateway.ports.stores import Stores
+from gateway.spool.file import SpoolFile
+from gateway.spool.keeping import FileSpool
 from gateway.upstream.tls import client_options
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ __all__ = ["Storage"]
 
 FIRST_S: Final = 5.0
 """How long a start waits for Redis; then it goes on, is not ready, and takes nobody."""
+
+LAST_S: Final = 5.0
+"""How long an end waits for a disk."""
 
 LOOK_S: Final = 0.02
 
@@ -45,9 +51,12 @@ class Storage:
         wall: Seconds since the epoch.
         log: A structlog logger.
         failed: Told of faults of what runs by itself, with its name.
+        spool: The folder in which what is in memory is written down; None for nowhere.
+        window_s: How long a session may be resumed.
 
     Attributes:
         stores: One complete set.
+        spool: What writes it down; None if it is in Redis, or nowhere.
         revocations: What was revoked, here and everywhere.
     """
 
@@ -59,8 +68,12 @@ class Storage:
         wall: Callable[[], float],
         log: Any,
         failed: Callable[[str, Failure], None],
+        spool: Path | None = None,
+        window_s: float = 0.0,
     ) -> None:
         self._reactor = reactor
+        self._window_s = window_s
+        self.spool: FileSpool | None = None
         self._log = log
         self._redis: Linked | None = None
         self._shared: RedisRevocations | None = None
@@ -69,7 +82,9 @@ class Storage:
         if not read_store_url(section.url).shared:
             self.revocations = MemoryRevocations(wall)
             bus = MemoryBus(MemoryCluster(), reactor, failed)
-            self.stores = memory_stores(MemoryChannels(reactor.seconds, wall), bus, wall)
+            if spool is not None:
+                self.spool = FileSpool(reactor, SpoolFile(spool, _fresh()), wall=wall, event=self._event, failed=failed)
+            self.stores = memory_stores(MemoryChannels(reactor.seconds, wall), bus, wall, self.spool)
             return
         from gateway.redis.connect import connect
         from gateway.redis.revocations import RedisRevocations
@@ -104,8 +119,10 @@ class Storage:
 
     async def start(self) -> None:
         """
-        Connect; with Redis away it goes on after a while, and is not ready.
+        Connect; with Redis away it goes on after a while, and is not ready. Or take back what the spool has.
         """
+        if self.spool is not None:
+            await self.spool.start(SpooledStores(self.stores, self._window_s), FIRST_S)
         redis, shared = self._redis, self._shared
         if redis is None or shared is None:
             return
@@ -117,8 +134,10 @@ class Storage:
 
     async def stop(self) -> None:
         """
-        Disconnect.
+        Disconnect, or write the last and close the spool.
         """
+        if self.spool is not None:
+            await self.spool.stop(LAST_S)
         if self._shared is not None:
             await self._shared.stop()
         if self._redis is not None:
@@ -131,8 +150,11 @@ class Storage:
         return self._shared is None or self._shared.complete
 
     def _event(self, name: str, fields: dict[str, Any]) -> None:
-        level = self._log.info if name == "store.connected" else self._log.warning
+        level = self._log.info if name in _USUAL else self._log.warning
         level(name, **fields)
+
+
+_USUAL: Final = frozenset(("store.connected", "spool.taken_back", "spool.mended", "spool.in_time"))
 
 
 def _fresh() -> str:

@@ -15,6 +15,8 @@ from tests.contract.revokers import revokers
 from tests.redis.clusters import Cluster
 from tests.redis.fixtures import KINDS, Marks, least_rights, link, redis, redis_of, redis_on_cluster, url_of
 from tests.redis.server import RedisServer
+from tests.spool.spools import Emptiness, spool_in
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
 from gateway.core.publications import ClientInfo, Publication
@@ -153,10 +155,11 @@ class Halls:
     pass_time: Callable[[float], Awaitable[None]]
 
 
-@pytest.fixture(params=KINDS)
-def halls(request: pytest.FixtureRequest) -> Halls:
-    if request.param != "memory":
-        return _redis_halls(redis_of(request))
+@pytest.fixture(params=[*KINDS, "spooled"])
+def halls(request: pytest.FixtureRequest) -> Iterator[Halls]:
+    if request.param not in ("memory", "spooled"):
+        yield _redis_halls(redis_of(request))
+        return
     clock = Clock()
 
     def wall() -> float:
@@ -165,8 +168,14 @@ def halls(request: pytest.FixtureRequest) -> Halls:
     async def pass_time(seconds: float) -> None:
         clock.advance(seconds)
 
-    events, owed = MemoryOutbox(wall), MemoryOutbox(wall)
-    return Halls(MemorySessions(wall, events, owed), MemoryInstances(wall), events, owed, pass_time)
+    spool = spool_in(request.getfixturevalue("tmp_path"), wall) if request.param == "spooled" else None
+    events, owed = MemoryOutbox(wall, spool=spool), MemoryOutbox(wall)
+    sessions = MemorySessions(wall, events, owed, spool)
+    if spool is not None:
+        pytest_twisted.blockon(Deferred.fromCoroutine(spool.start(Emptiness(), 5.0)))
+    yield Halls(sessions, MemoryInstances(wall), events, owed, pass_time)
+    if spool is not None:
+        pytest_twisted.blockon(Deferred.fromCoroutine(spool.stop(5.0)))
 
 
 def _redis_halls(redis: Any) -> Halls:

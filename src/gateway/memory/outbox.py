@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from itertools import islice
+from itertools import islice, takewhile
+from math import inf
+from operator import itemgetter
 
 from gateway.core.partitions import PARTITIONS, partition_of
 from gateway.ports.sessions import Backlog, Event, OutboxEvent
+from gateway.ports.spool import Spool
 
 __all__ = ["MOST_EVENTS", "TAKER_S", "MemoryOutbox"]
 
@@ -26,10 +29,12 @@ class MemoryOutbox:
 
     Args:
         wall: Seconds since the epoch.
+        spool: Where what waits is written down; nothing is given away that does not stand there.
     """
 
-    def __init__(self, wall: Callable[[], float], *, most: int = MOST_EVENTS) -> None:
+    def __init__(self, wall: Callable[[], float], *, most: int = MOST_EVENTS, spool: Spool | None = None) -> None:
         self._wall = wall
+        self._spool = spool
         self._most = most // PARTITIONS
         self._queues: list[deque[OutboxEvent]] = [deque() for _ in range(PARTITIONS)]
         self._takers: dict[int, tuple[str, float]] = {}
@@ -42,31 +47,58 @@ class MemoryOutbox:
         """
         if event is None:
             return
+        added = self._add(session, event, at)
+        if added is not None and self._spool is not None:
+            self._spool.append(self._last, added)
+
+    def _add(self, session: str, event: Event, at: float) -> OutboxEvent | None:
         queue = self._queues[partition_of(session)]
         if len(queue) >= self._most:
             self._lost += 1
-            return
+            return None
         self._last += 1
-        queue.append(OutboxEvent(f"{partition_of(session)}:{self._last}", event.id, session, at, event.data))
+        added = OutboxEvent(f"{partition_of(session)}:{self._last}", event.id, session, at, event.data)
+        queue.append(added)
+        return added
+
+    def take_back(self, events: Sequence[OutboxEvent]) -> None:
+        """
+        Put behind the others what an earlier process was not rid of.
+        """
+        for event in events:
+            self._add(event.session, Event(event.id, event.data), event.at)
+
+    def contents(self) -> Sequence[tuple[int, OutboxEvent]]:
+        """
+        List all that waits, with their numbers, the oldest first.
+        """
+        return sorted(((_number(event.ref), event) for queue in self._queues for event in queue), key=itemgetter(0))
 
     async def take(self, by: str, partitions: Collection[int], limit: int) -> Sequence[OutboxEvent]:
         """
         Return the oldest events of *partitions*.
         """
         now = self._wall()
+        written = inf
+        if self._spool is not None:
+            await self._spool.settled()
+            written = self._spool.written
         found: list[OutboxEvent] = []
         for partition in partitions:
             taker, until = self._takers.get(partition, (by, 0.0))
             if taker != by and now < until:
                 continue
             self._takers[partition] = (by, now + TAKER_S)
-            found.extend(islice(self._queues[partition], limit))
+            some = islice(self._queues[partition], limit)
+            found.extend(some if written == inf else takewhile(lambda event: _number(event.ref) <= written, some))
         return found
 
     async def done(self, refs: Sequence[str]) -> None:
         """
         Forget events.
         """
+        if self._spool is not None:
+            self._spool.done([_number(ref) for ref in refs])
         gone = set(refs)
         for partition in {int(ref.partition(":")[0]) for ref in refs}:
             queue = self._queues[partition]
@@ -80,3 +112,7 @@ class MemoryOutbox:
         Count what waits, and what did not fit.
         """
         return Backlog(sum(len(queue) for queue in self._queues), self._lost)
+
+
+def _number(ref: str) -> int:
+    return int(ref.partition(":")[2])

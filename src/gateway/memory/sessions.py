@@ -12,6 +12,7 @@ from typing import Any
 from gateway.core.partitions import PARTITIONS, partition_of
 from gateway.memory.outbox import MemoryOutbox
 from gateway.ports.sessions import MOST_OF_DEVICE, Audit, Contested, Event, Opened, SessionRecord
+from gateway.ports.spool import Session, Spool
 
 __all__ = ["MemorySessions"]
 
@@ -24,11 +25,17 @@ class MemorySessions:
         wall: Seconds since the epoch: the store's clock.
         events: Where what is to be told goes.
         owed: Where the notes of lost connections go.
+        spool: Where sessions are written down.
     """
 
     def __init__(
-        self, wall: Callable[[], float], events: MemoryOutbox | None = None, owed: MemoryOutbox | None = None
+        self,
+        wall: Callable[[], float],
+        events: MemoryOutbox | None = None,
+        owed: MemoryOutbox | None = None,
+        spool: Spool | None = None,
     ) -> None:
+        self._spool = spool
         self._wall = wall
         self._events = events if events is not None else MemoryOutbox(wall)
         self._owed = owed if owed is not None else MemoryOutbox(wall)
@@ -52,6 +59,22 @@ class MemorySessions:
         """
         Open a session, or go on with an earlier one.
         """
+        opened = self._open(record, ago_s, beside, over, event, resumed, resume=resume)
+        if self._spool is not None:
+            await self._spool.settled()  # A client knows no session that a crash would forget.
+        return opened
+
+    def _open(
+        self,
+        record: SessionRecord,
+        ago_s: float,
+        beside: Collection[str],
+        over: SessionRecord | None,
+        event: Event | None,
+        resumed: Event | None,
+        *,
+        resume: bool,
+    ) -> Opened | Contested:
         partition_of(record.id)  # A store that keeps them apart would refuse it; so does this one.
         there = self._records.get(record.id)
         if there is not None:
@@ -84,6 +107,7 @@ class MemorySessions:
         facts = {**record.facts, **self._first[earlier.id]}
         record = replace(record, id=earlier.id, started_at=earlier.started_at, seen_at=at, facts=facts, cause="")
         self._records[record.id] = record
+        self._tell_spool(record.id)
         self._events.append(record.id, event, at)
         return Opened(record, goes_on=True)
 
@@ -186,6 +210,7 @@ class MemorySessions:
                     self._events.append(record.id, event, record.started_at)
             elif there.instance != record.instance:
                 self._records[record.id] = replace(there, instance=record.instance)
+                self._tell_spool(record.id)
         return refused
 
     async def audit(self, partition: int, instance: str, held: Mapping[str, str]) -> Audit:
@@ -226,15 +251,53 @@ class MemorySessions:
         self._first.setdefault(record.id, record.facts)
         if record.user:
             self._devices.setdefault((record.user, record.device), {})[record.id] = None
+        self._tell_spool(record.id)
 
     def _suspend(self, record: SessionRecord, seen_at: float, until: float, cause: str) -> None:
         self._records[record.id] = replace(record, seen_at=seen_at, cause=cause, note=b"")
         self._until[record.id] = until
         self._held[partition_of(record.id)].pop(record.id, None)
+        self._tell_spool(record.id)
+
+    def _tell_spool(self, session: str) -> None:
+        if self._spool is not None:
+            self._spool.put(self._records[session], self._until.get(session))
+
+    def contents(self) -> Sequence[Session]:
+        """
+        List all sessions, the oldest first.
+        """
+        return [(record, self._until.get(record.id)) for record in self._records.values()]
+
+    def take_back(self, left: Sequence[Session], alive_at: float, window_s: float, grace_s: float) -> None:
+        """
+        Take sessions of an earlier process, which was last known alive at *alive_at*: none has a connection any more.
+
+        Those that were open are lost, and may be resumed within *window_s* of that, and *grace_s* from now.
+        """
+        now = self._wall()
+        for record, until in left:
+            if record.id in self._records:
+                continue
+            if until is not None:
+                self._put_back(record, until)
+            else:
+                seen_at = min(now, max(record.seen_at, alive_at))
+                lost = replace(record, seen_at=seen_at, cause="instance_lost")
+                self._put_back(lost, max(seen_at + window_s, now + min(window_s, grace_s)))
+
+    def _put_back(self, record: SessionRecord, until: float) -> None:
+        self._records[record.id] = record
+        self._first[record.id] = record.facts
+        self._until[record.id] = until
+        if record.user:
+            self._devices.setdefault((record.user, record.device), {})[record.id] = None
 
     def _drop(self, session: str) -> None:
         """Forget a session."""
         record = self._records.pop(session)
+        if self._spool is not None:
+            self._spool.drop(session)
         del self._first[session]
         self._until.pop(session, None)
         self._held[partition_of(session)].pop(session, None)
