@@ -1,0 +1,3 @@
+"""
+An Event Service: is told when sessions begin and end, and shows what that says about the players.
+"""
