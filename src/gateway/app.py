@@ -119,7 +119,7 @@ class Gateway:
 
         # Identity.
         self.fetch = Fetcher(reactor)
-        self.storage = Storage(reactor, config.store, wall=wall, log=self.log, failed=self._task_failed)
+        self.storage = Storage(reactor, config, wall=wall, log=self.log, failed=self._task_failed)
         self.revocations = self.storage.revocations
         self.minter = Minter(config.server, wall, part.minting)
         self.keys = KeyRing(config.auth, self.fetch, reactor, self._keys_event)
@@ -348,6 +348,7 @@ class Gateway:
         metrics.jwks_age.from_source(lambda: [((issuer,), age) for issuer, age in self.keys.ages()])
         metrics.token_cache.from_source(lambda: [((), self.authenticator.cached)])
         metrics.log_dropped.from_source(lambda: [((), self.logs.sink.dropped)])
+        self.storage.observe(metrics)
         metrics.ready.from_source(lambda: [((), float(self.ready()))])
         metrics.config_info.from_source(lambda: [((self.config.digest,), 1.0)])
         self._due = self.reactor.seconds() + LAG_S

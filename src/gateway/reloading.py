@@ -78,6 +78,8 @@ class Reloading:
         gateway.load_revocations(config)
         if config.listen.workers != gateway.config.listen.workers:
             restart.append("listen.workers")
+        if config.events.spool != gateway.config.events.spool:
+            restart.append("events.spool")
 
         def change() -> None:
             before, gateway.config = gateway.config, config

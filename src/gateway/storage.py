@@ -10,13 +10,12 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from gateway.config.store_section import Store
+from gateway.config.sections import Config
 from gateway.core.store_url import read_store_url
 from gateway.memory.broker import MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
@@ -26,6 +25,7 @@ from gateway.ports.identity import Revocations
 from gateway.ports.stores import Stores
 from gateway.spool.file import SpoolFile
 from gateway.spool.keeping import FileSpool
+from gateway.telemetry.metrics import Metrics
 from gateway.upstream.tls import client_options
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ class Storage:
         wall: Seconds since the epoch.
         log: A structlog logger.
         failed: Told of faults of what runs by itself, with its name.
-        spool: The folder in which what is in memory is written down; None for nowhere.
-        window_s: How long a session may be resumed.
 
     Attributes:
         stores: One complete set.
@@ -63,25 +61,25 @@ class Storage:
     def __init__(
         self,
         reactor: Any,
-        section: Store,
+        config: Config,
         *,
         wall: Callable[[], float],
         log: Any,
         failed: Callable[[str, Failure], None],
-        spool: Path | None = None,
-        window_s: float = 0.0,
     ) -> None:
         self._reactor = reactor
-        self._window_s = window_s
+        self._config = config
         self.spool: FileSpool | None = None
         self._log = log
         self._redis: Linked | None = None
         self._shared: RedisRevocations | None = None
+        section = config.store
         self.revocations: Revocations
         self.stores: Stores
         if not read_store_url(section.url).shared:
             self.revocations = MemoryRevocations(wall)
             bus = MemoryBus(MemoryCluster(), reactor, failed)
+            spool = config.events.spool
             if spool is not None:
                 self.spool = FileSpool(reactor, SpoolFile(spool, _fresh()), wall=wall, event=self._event, failed=failed)
             self.stores = memory_stores(MemoryChannels(reactor.seconds, wall), bus, wall, self.spool)
@@ -122,7 +120,9 @@ class Storage:
         Connect; with Redis away it goes on after a while, and is not ready. Or take back what the spool has.
         """
         if self.spool is not None:
-            await self.spool.start(SpooledStores(self.stores, self._window_s), FIRST_S)
+            await self.spool.start(SpooledStores(self.stores, self._config.realtime.resume_window_s), FIRST_S)
+        elif self._redis is None and self._config.events.upstream:
+            self._log.warning("spool.none", lost="the ends of sessions that are open when this process dies")
         redis, shared = self._redis, self._shared
         if redis is None or shared is None:
             return
@@ -142,6 +142,16 @@ class Storage:
             await self._shared.stop()
         if self._redis is not None:
             await self._redis.stop()
+
+    def observe(self, metrics: Metrics) -> None:
+        """
+        Show how the spool is.
+        """
+        spool = self.spool
+        if spool is not None:
+            metrics.spool_up.from_source(lambda: [((), float(spool.keeping and not spool.late))])
+            metrics.spool_waiting.from_source(lambda: [((), float(spool.waiting))])
+            metrics.spool_missed.from_source(lambda: [((), float(spool.missed))])
 
     def ready(self) -> bool:
         """

@@ -5,6 +5,7 @@ The section of events: who is told when sessions begin, go on and end.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from gateway.config.fields import key as _
@@ -40,6 +41,14 @@ class Events(BackendCall):
         default=200_000,
         metadata=_(
             "Events that wait, a 64th of them for each partition of sessions; those beyond are lost and counted."
+        ),
+    )
+    spool: Path | None = field(
+        default=None,
+        metadata=_(
+            "Folder in which an instance without Redis writes down sessions and events, so that a crash loses neither. "
+            "It belongs to one process; with Redis it is not used.",
+            folder=True,
         ),
     )
     flush_timeout_s: float = field(

@@ -44,6 +44,6 @@ def key(text: str, **more: Any) -> dict[str, Any]:
         more: ``at`` (dotted TOML name, when it is not the field's), ``least`` and ``most`` (a number's
             range, inclusive; an array's least length), ``key`` (the field is the table's name),
             ``short`` (a bare string stands for a table with this key), ``table`` (pairs are written
-            as a table), ``cel`` (an expression, which may have several lines).
+            as a table), ``folder`` (a path is a folder's), ``cel`` (an expression, which may have several lines).
     """
     return {"doc": text, **more}

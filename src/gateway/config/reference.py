@@ -30,6 +30,7 @@ _KINDS: Final = {
     "size": "size",
     "rate": "rate",
     "file": "file",
+    "folder": "folder",
     "network": "network",
 }
 

@@ -42,6 +42,7 @@ _NAMES: Final = {
     "size": 'a size such as "64KiB"',
     "rate": 'a rate such as "30/s"',
     "file": "the path of a file",
+    "folder": "the path of a folder",
     "network": "a network such as 10.0.0.0/8",
 }
 
@@ -51,6 +52,7 @@ _STAND_INS: Final = {
     "secret": Secret(""),
     "boolean": False,
     "file": Path("/"),
+    "folder": Path("/"),
     "network": ip_network("127.0.0.1"),
     "rate": Rate(1, 1.0),
     "duration": 1.0,
@@ -194,6 +196,7 @@ _CONVERT: Final[Mapping[str, Callable[[Scalar, Any, bool, Path], Any]]] = {
     "text": _text,
     "secret": _secret,
     "file": _file,
+    "folder": _file,
     "boolean": _boolean,
     "integer": _integer,
     "number": _number,

@@ -35,7 +35,9 @@ from gateway.config.units import Rate
 __all__ = ["Group", "Key", "ListOf", "NamedOf", "Scalar", "Section", "Shape", "TableOf"]
 __all__ += ["keys_of", "section", "takes_text"]
 
-Kind = Literal["text", "secret", "integer", "number", "boolean", "duration", "size", "rate", "file", "network"]
+Kind = Literal[
+    "text", "secret", "integer", "number", "boolean", "duration", "size", "rate", "file", "folder", "network"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,7 @@ _PLAIN: Mapping[Any, Callable[[str, Mapping[str, Any]], Scalar]] = {
     bool: lambda *_: Scalar("boolean"),
     int: _integer,
     float: _float,
-    Path: lambda *_: Scalar("file"),
+    Path: lambda _, meta: Scalar("folder" if meta.get("folder") else "file"),
     Rate: lambda *_: Scalar("rate"),
 }
 

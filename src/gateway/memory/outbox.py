@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from itertools import islice, takewhile
 from math import inf
 from operator import itemgetter
@@ -47,26 +48,23 @@ class MemoryOutbox:
         """
         if event is None:
             return
-        added = self._add(session, event, at)
-        if added is not None and self._spool is not None:
-            self._spool.append(self._last, added)
-
-    def _add(self, session: str, event: Event, at: float) -> OutboxEvent | None:
         queue = self._queues[partition_of(session)]
         if len(queue) >= self._most:
             self._lost += 1
-            return None
+            return
         self._last += 1
-        added = OutboxEvent(f"{partition_of(session)}:{self._last}", event.id, session, at, event.data)
-        queue.append(added)
-        return added
+        queue.append(OutboxEvent(f"{partition_of(session)}:{self._last}", event.id, session, at, event.data))
+        if self._spool is not None:
+            self._spool.append(self._last, queue[-1])
 
     def take_back(self, events: Sequence[OutboxEvent]) -> None:
         """
         Put behind the others what an earlier process was not rid of.
         """
         for event in events:
-            self._add(event.session, Event(event.id, event.data), event.at)
+            self._last += 1
+            partition = partition_of(event.session)
+            self._queues[partition].append(replace(event, ref=f"{partition}:{self._last}"))
 
     def contents(self) -> Sequence[tuple[int, OutboxEvent]]:
         """

@@ -41,15 +41,16 @@ LOG_BYTES: Final = 4 * 1024 * 1024
 
 _SCHEMA: Final = (
     "CREATE TABLE sessions (id TEXT PRIMARY KEY, until REAL, record BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL, session TEXT NOT NULL, at REAL NOT NULL, data BLOB NOT NULL)",
+    "CREATE TABLE events (number INTEGER PRIMARY KEY, event BLOB NOT NULL)",
     "CREATE TABLE alive (only INTEGER PRIMARY KEY CHECK (only = 1), at REAL NOT NULL, owner TEXT NOT NULL)",
     f"PRAGMA application_id = {APPLICATION}",
     f"PRAGMA user_version = {VERSION}",
 )
 _BROKEN: Final = frozenset(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
-_ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(SessionRecord)
+_ENCODER = msgspec.msgpack.Encoder()
+_RECORD = msgspec.msgpack.Decoder(SessionRecord)
+_EVENT = msgspec.msgpack.Decoder(OutboxEvent)
 
 
 class SpoolFault(Exception):
@@ -282,8 +283,8 @@ def _put(db: sqlite3.Connection, sessions: Iterable[Session]) -> None:
 
 def _append(db: sqlite3.Connection, events: Iterable[tuple[int, OutboxEvent]]) -> None:
     db.executemany(
-        "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
-        [(number, event.id, event.session, event.at, event.data) for number, event in events],
+        "INSERT INTO events VALUES (?, ?)",
+        [(number, _ENCODER.encode(event)) for number, event in events],
     )
 
 
@@ -291,10 +292,7 @@ def _read(db: sqlite3.Connection, owner: str) -> Contents:
     alive = db.execute("SELECT at, owner FROM alive").fetchone()
     if alive and alive[1] == owner:  # It was ours until it could not be written: all of it is in our stores.
         return Contents()
-    sessions = [(_DECODER.decode(record), until) for until, record in db.execute("SELECT until, record FROM sessions")]
+    sessions = [(_RECORD.decode(record), until) for until, record in db.execute("SELECT until, record FROM sessions")]
     sessions.sort(key=lambda session: session[0].started_at)
-    events = [
-        (number, OutboxEvent("", id_, session, at, data))
-        for number, id_, session, at, data in db.execute("SELECT * FROM events ORDER BY number")
-    ]
+    events = [(number, _EVENT.decode(event)) for number, event in db.execute("SELECT * FROM events ORDER BY number")]
     return Contents(sessions, events, alive[0] if alive else 0.0)

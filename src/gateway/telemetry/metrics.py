@@ -96,6 +96,13 @@ class Metrics:
         self.spans_waiting = Reading("gateway_spans_waiting", "Spans that wait for the collector.")
         self.span_bytes_waiting = Reading("gateway_spans_waiting_bytes", "What they take.")
 
+        # What a single instance writes down of its sessions.
+        self.spool_up = Reading("gateway_spool_up", "1 while the spool has everything that a crash would lose.")
+        self.spool_waiting = Reading("gateway_spool_waiting", "Changes of sessions and events not written yet.")
+        self.spool_missed = Reading(
+            "gateway_spool_missed", "Changes that happened while the spool could not be written.", counter=True
+        )
+
         # The instance.
         self.log_dropped = Reading("gateway_log_dropped", "Log lines dropped because nobody took them.", counter=True)
         self.config_reloads = Tally("gateway_config_reloads", "Reloads of the configuration, by result.", ("result",))

@@ -50,6 +50,8 @@ def check(config: Config, walk: Walk) -> None:
             f"{format_duration(timeout_s)}, its own or its upstream's, is more than {format_duration(MOST_TIMEOUT_S)}: "
             "another instance would begin to tell the same",
         )
+    if section.spool is not None and section.spool.exists() and not section.spool.is_dir():
+        walk.fault(("events", "spool"), f"{section.spool} is no folder")
     if section.country_header and not _header(section.country_header):
         walk.fault(("events", "country_header"), f"{section.country_header!r} is no name of a header")
     for name, kind in section.client_types:
