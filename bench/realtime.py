@@ -146,7 +146,7 @@ class _Bench:
         yield Target(
             "Socket.IO", lambda port: [need("node"), str(PEERS / "socketio_server.mjs"), str(port)], **connected
         )
-        said = json.dumps({"id": 1, "connect": {"token": token(self._key)}})
+        said = json.dumps({"id": 1, "connect": {"token": token(self._key, device="")}})
         ready = ["--path", "/ws", "--first", f'{said}\n{{"id":2,"subscribe":{{"channel":"c{{c}}"}}}}']
         ready += ["--expect", "1", "--expect-match", '"id":2']
         push = '{"id":1{n},"publish":{"channel":"c0","data":{"t":{t},"n":{n},"p":"{pad}"}}}'
@@ -304,7 +304,7 @@ format = "json"
     def _slow(self) -> None:
         """Readers that never read, in a channel that drops what they do not take."""
         with self._running("gateway") as (port, pids):
-            said = json.dumps({"id": 1, "connect": {"token": token(self._key)}})
+            said = json.dumps({"id": 1, "connect": {"token": token(self._key, device="")}})
             options = ["--path", "/ws", "--first", f'{said}\n{{"id":2,"subscribe":{{"channel":"slow"}}}}']
             options += ["--expect", "1", "--expect-match", '"id":2', "--match", '"push"']
             push = '{"id":1{n},"publish":{"channel":"slow","data":{"t":{t},"n":{n},"p":"{pad}"}}}'

@@ -182,9 +182,14 @@ def make_key(folder: Path) -> Path:
     return private
 
 
-def token(private: Path, lifetime_s: int = 12 * 3600, *, subject: str = "player-4711", device: str = "") -> str:
+def token(
+    private: Path, lifetime_s: int = 12 * 3600, *, subject: str = "player-4711", device: str = "b7ad6b7169203331"
+) -> str:
     """
     Return a token that the gateway takes: an access token of usual size.
+
+    Args:
+        device: Its ``sid``. Without one each connection is a device of its own.
     """
     now = int(time.time())
     claims = {
@@ -195,8 +200,9 @@ def token(private: Path, lifetime_s: int = 12 * 3600, *, subject: str = "player-
         "exp": now + lifetime_s,
         "jti": "0af7651916cd43dd8448eb211c80319c",
         "scope": "play chat",
-        "sid": device or "b7ad6b7169203331",
     }
+    if device:
+        claims["sid"] = device
     return jwt.encode(claims, private.read_bytes(), algorithm="ES256")
 
 

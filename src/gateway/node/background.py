@@ -7,10 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
+
+from gateway.node.together import rest
 
 __all__ = ["Background"]
 
@@ -36,7 +38,17 @@ class Background:
         """
         Run *coroutine* now; the Deferred returned never fails.
         """
-        task = Deferred.fromCoroutine(coroutine)
+        # What waits for nothing, as on memory stores, is done without being written down.
+        try:
+            waited = coroutine.send(None)
+        except StopIteration:
+            return succeed(None)
+        except Exception:
+            failure = Failure()
+            if not failure.check(CancelledError):
+                self._report(name, failure)
+            return succeed(None)
+        task = Deferred.fromCoroutine(rest(coroutine, waited))
         self._running[task] = name
 
         def done(result: Any) -> None:

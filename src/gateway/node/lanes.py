@@ -8,8 +8,8 @@ once; what waits is bounded in bytes, and beyond that the client is not read.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from types import CoroutineType, coroutine
+from collections.abc import Callable, Coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,6 +19,7 @@ from gateway.core import commands as c
 from gateway.core.verdicts import ClientError, ErrorCode, Refused
 from gateway.node.commands import HANDLERS, lane_of
 from gateway.node.realtime_spans import begun
+from gateway.node.together import rest
 from gateway.ports.realtime import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Lanes:
         except Exception:
             self._done(Failure(), command, lane)
             return
-        call: Deferred[Any] = Deferred.fromCoroutine(_rest(running, waited))
+        call: Deferred[Any] = Deferred.fromCoroutine(rest(running, waited))
         if call.called:
             call.addBoth(self._done, command, lane)
             return
@@ -204,20 +205,3 @@ class Lanes:
 def _end(command: c.Command, refused: Refused) -> None:
     if command.span is not None:
         command.span.end(str(refused.closing.code))
-
-
-@coroutine
-def _rest(begun: Coroutine[Any, Any, Any], waited: Any) -> Generator[Any, Any, Any]:
-    """
-    Run what is left of a coroutine that waits for *waited*.
-    """
-    try:
-        while True:
-            try:
-                value = yield waited
-            except Exception as error:
-                waited = begun.throw(error)
-            else:
-                waited = begun.send(value)
-    except StopIteration as ended:
-        return ended.value
