@@ -13,7 +13,7 @@ import pytest_twisted
 from tests.spool.spools import ALL, HangingFile, Process, pause
 from tests.web.harness import eventually
 
-from gateway.ports.sessions import Event
+from gateway.ports.sessions import Event, SessionRecord
 from gateway.spool import keeping
 from gateway.spool.file import NAME
 
@@ -114,7 +114,7 @@ async def test_nothing_is_given_away_that_a_crash_would_forget(tmp_path: Path) -
     file = HangingFile(tmp_path)
     process = await Process(tmp_path, file=file).start()
     process.stores.events.append(  # type: ignore[attr-defined]  # as a store does it
-        "0" * 32, Event("e", b""), 0.0
+        SessionRecord("0" * 32, "", "", "", "", 0.0, 0.0, {}), Event("e", b""), 0.0
     )
     assert process.spool.written == 0
     assert await process.told() == ["e"]

@@ -12,9 +12,21 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["ClientError", "CloseReason", "Closing", "ErrorCode", "Refused", "UnsubscribeReason", "reconnects"]
+__all__ = [
+    "ClientError",
+    "CloseReason",
+    "Closing",
+    "ErrorCode",
+    "Refused",
+    "UnsubscribeReason",
+    "cause_of",
+    "reconnects",
+]
 
 FIRST_APPLICATION_CODE = 4000
+
+CLEAN_CODES = frozenset((1000, 1001, 1005))
+"""Of WebSockets (RFC 6455, 7.4.1): with which a client says that it is done."""
 
 
 class ErrorCode(Enum):
@@ -136,3 +148,17 @@ def reconnects(code: int) -> bool:
     Whether a client reconnects after a close with *code*; transport codes (below 3000) always do.
     """
     return code < CloseReason.INVALID_TOKEN.code or FIRST_APPLICATION_CODE <= code < FIRST_APPLICATION_CODE + 500
+
+
+_CAUSES = {reason.code: reason.name.lower() for reason in CloseReason}
+
+
+def cause_of(code: int, *, abnormal: bool) -> str:
+    """
+    Say in a word, one of a closed set, why a session ended whose last connection was closed with *code*.
+    """
+    if code in _CAUSES:
+        return _CAUSES[code]
+    if code >= CloseReason.CLOSED.code:
+        return "disconnected"  # By an application, with a code of its own.
+    return "lost" if abnormal else "closed"

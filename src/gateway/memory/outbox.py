@@ -12,16 +12,10 @@ from math import inf
 from operator import itemgetter
 
 from gateway.core.partitions import PARTITIONS, partition_of
-from gateway.ports.sessions import Backlog, Event, OutboxEvent
+from gateway.ports.sessions import MOST_EVENTS, TAKEN_S, Backlog, Event, OutboxEvent, SessionRecord
 from gateway.ports.spool import Spool
 
-__all__ = ["MOST_EVENTS", "TAKER_S", "MemoryOutbox"]
-
-MOST_EVENTS = 1_000_000
-"""Beyond it what happens is not told, and counted."""
-
-TAKER_S = 15.0
-"""How long a partition stays with whoever took from it last."""
+__all__ = ["MemoryOutbox"]
 
 
 class MemoryOutbox:
@@ -40,20 +34,22 @@ class MemoryOutbox:
         self._queues: list[deque[OutboxEvent]] = [deque() for _ in range(PARTITIONS)]
         self._takers: dict[int, tuple[str, float]] = {}
         self._last = 0
-        self._lost = 0
+        self._lost = [0] * PARTITIONS
 
-    def append(self, session: str, event: Event | None, at: float) -> None:
+    def append(self, record: SessionRecord, event: Event | None, at: float) -> None:
         """
         Put *event* behind the others of its partition; for stores, as a part of what they do.
         """
         if event is None:
             return
-        queue = self._queues[partition_of(session)]
+        partition = partition_of(record.id)
+        queue = self._queues[partition]
         if len(queue) >= self._most:
-            self._lost += 1
+            self._lost[partition] += 1
             return
         self._last += 1
-        queue.append(OutboxEvent(f"{partition_of(session)}:{self._last}", event.id, session, at, event.data))
+        ref = f"{partition}:{self._last}"
+        queue.append(OutboxEvent(ref, event.id, record.id, at, record.started_at, record.resumes, event.data))
         if self._spool is not None:
             self._spool.append(self._last, queue[-1])
 
@@ -72,7 +68,9 @@ class MemoryOutbox:
         """
         return sorted(((_number(event.ref), event) for queue in self._queues for event in queue), key=itemgetter(0))
 
-    async def take(self, by: str, partitions: Collection[int], limit: int) -> Sequence[OutboxEvent]:
+    async def take(
+        self, by: str, partitions: Collection[int], limit: int, *, for_s: float = TAKEN_S
+    ) -> Sequence[OutboxEvent]:
         """
         Return the oldest events of *partitions*.
         """
@@ -83,13 +81,23 @@ class MemoryOutbox:
             written = self._spool.written
         found: list[OutboxEvent] = []
         for partition in partitions:
+            if not self._queues[partition]:
+                continue
             taker, until = self._takers.get(partition, (by, 0.0))
             if taker != by and now < until:
                 continue
-            self._takers[partition] = (by, now + TAKER_S)
+            self._takers[partition] = (by, now + for_s)
             some = islice(self._queues[partition], limit)
             found.extend(some if written == inf else takewhile(lambda event: _number(event.ref) <= written, some))
         return found
+
+    async def release(self, by: str, partitions: Collection[int]) -> None:
+        """
+        Let *partitions* go.
+        """
+        for partition in partitions:
+            if self._takers.get(partition, ("", 0.0))[0] == by:
+                del self._takers[partition]
 
     async def done(self, refs: Sequence[str]) -> None:
         """
@@ -105,11 +113,13 @@ class MemoryOutbox:
             if gone:  # Told out of turn; a rare thing, and the only one that costs.
                 self._queues[partition] = deque(event for event in queue if event.ref not in gone)
 
-    async def backlog(self) -> Backlog:
+    async def backlog(self, partitions: Collection[int] = range(PARTITIONS)) -> Backlog:
         """
         Count what waits, and what did not fit.
         """
-        return Backlog(sum(len(queue) for queue in self._queues), self._lost)
+        queues = [self._queues[partition] for partition in partitions]
+        oldest = min((queue[0].at for queue in queues if queue), default=0.0)
+        return Backlog(sum(map(len, queues)), sum(self._lost[partition] for partition in partitions), oldest)
 
 
 def _number(ref: str) -> int:

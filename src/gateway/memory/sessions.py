@@ -96,19 +96,28 @@ class MemorySessions:
         if rivals:
             return Contested(rivals)
         began = now - ago_s
-        record = replace(record, started_at=began, seen_at=began, cause="")
+        record = replace(record, started_at=began, seen_at=began, cause="", resumes=0, past=b"")
         self._put(record)
-        self._events.append(record.id, event, began)
+        self._events.append(record, event, began)
         return Opened(record, goes_on=False)
 
     def _go_on(self, earlier: SessionRecord, record: SessionRecord, at: float, event: Event | None) -> Opened:
         if self._until.pop(earlier.id, None) is not None:
             self._held[partition_of(earlier.id)][earlier.id] = None
         facts = {**record.facts, **self._first[earlier.id]}
-        record = replace(record, id=earlier.id, started_at=earlier.started_at, seen_at=at, facts=facts, cause="")
+        record = replace(
+            record,
+            id=earlier.id,
+            started_at=earlier.started_at,
+            seen_at=at,
+            facts=facts,
+            cause="",
+            resumes=earlier.resumes + 1,
+            past=earlier.past,
+        )
         self._records[record.id] = record
         self._tell_spool(record.id)
-        self._events.append(record.id, event, at)
+        self._events.append(record, event, at)
         return Opened(record, goes_on=True)
 
     async def suspend(
@@ -119,6 +128,7 @@ class MemorySessions:
         *,
         cause: str,
         ago_s: float = 0.0,
+        past: bytes = b"",
         event: Event | None = None,
     ) -> bool:
         """
@@ -128,18 +138,19 @@ class MemorySessions:
         if record is None or session in self._until:
             return False
         lost_at = self._wall() - ago_s
-        self._suspend(record, lost_at, lost_at + window_s, cause)
-        self._events.append(session, event, lost_at)
+        self._suspend(replace(record, past=past), lost_at, lost_at + window_s, cause)
+        self._events.append(record, event, lost_at)
         return True
 
     async def close(self, session: str, client: str, *, ago_s: float = 0.0, event: Event | None = None) -> bool:
         """
         End a session.
         """
-        if self._mine(session, client) is None:
+        record = self._mine(session, client)
+        if record is None:
             return False
         self._drop(session)
-        self._events.append(session, event, self._wall() - ago_s)
+        self._events.append(record, event, self._wall() - ago_s)
         return True
 
     async def get(self, session: str) -> SessionRecord | None:
@@ -177,7 +188,7 @@ class MemorySessions:
             mine = self._mine(record.id, record.client)
             if mine is not None and self._until.get(record.id, now + 1.0) <= now:
                 self._drop(record.id)
-                self._events.append(record.id, event, mine.seen_at)
+                self._events.append(mine, event, mine.seen_at)
                 ended.append(mine)
         return ended
 
@@ -207,7 +218,7 @@ class MemorySessions:
                 self._until.pop(record.id, None)
                 self._put(replace(record, cause=""))
                 if there is None:
-                    self._events.append(record.id, event, record.started_at)
+                    self._events.append(record, event, record.started_at)
             elif there.instance != record.instance:
                 self._records[record.id] = replace(there, instance=record.instance)
                 self._tell_spool(record.id)
@@ -243,7 +254,7 @@ class MemorySessions:
 
     def _owe(self, record: SessionRecord, at: float) -> None:
         if record.note:
-            self._owed.append(record.id, Event(record.client, record.note), at)
+            self._owed.append(record, Event(record.client, record.note), at)
 
     def _put(self, record: SessionRecord) -> None:
         self._records[record.id] = record

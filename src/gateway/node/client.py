@@ -18,7 +18,8 @@ from gateway.core import commands as c
 from gateway.core.identity import Identity
 from gateway.core.outbox import Outbox
 from gateway.core.publications import ClientInfo
-from gateway.core.verdicts import ClientError, CloseReason, Closing, UnsubscribeReason, reconnects
+from gateway.core.session_use import SessionUse
+from gateway.core.verdicts import CLEAN_CODES, ClientError, CloseReason, Closing, UnsubscribeReason, reconnects
 from gateway.node.connecting import connect
 from gateway.node.facts import client_facts
 from gateway.node.lanes import Lanes
@@ -37,7 +38,6 @@ DRAIN_BYTES = 64 * 1024
 """What is given to the transport at once of what waits: the rest stays where it is bounded."""
 
 _NEVER: Final = float("inf")
-_CLEAN_CODES = frozenset((1000, 1001, 1005))
 
 
 class State(Enum):
@@ -63,6 +63,7 @@ class Client:
         outbox: What waits because the client reads slowly.
         expires_at: Epoch seconds at which its token ends.
         heard: Something came since the last ping.
+        use: What it did, counted where somebody is told of sessions.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class Client:
         "subscriptions",
         "told",
         "transport",
+        "use",
         "user",
         "version",
     )
@@ -104,8 +106,7 @@ class Client:
         self.identity: Identity | None = None
         self.claims: Mapping[str, Any] = {}
         self.user = ""
-        self.name = ""
-        self.version = ""
+        self.name = self.version = ""
         self.conn_info = b""
         self.device = ""
         self.session: SessionRecord | None = None
@@ -114,6 +115,7 @@ class Client:
         self.closing: Closing | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self.outbox = Outbox(self.settings.outbox_bytes)
+        self.use = SessionUse() if node.counts_use else None
         self.expires_at = 0.0
         self.arrived_at = node.seconds()
         self.heard = False
@@ -121,8 +123,7 @@ class Client:
         self.rates: dict[str, float] | None = None
         self._facts: dict[str, Any] | None = None
         self._gathered: list[bytes] | None = None
-        self._ping_at = _NEVER
-        self._pong_by = _NEVER
+        self._ping_at = self._pong_by = _NEVER
 
     # What comes in.
 
@@ -133,6 +134,8 @@ class Client:
         if self.state is State.CLOSED:
             return
         self.heard = True
+        if self.use is not None:
+            self.use.took(len(frame))
         try:
             commands = self.transport.form.dialect.commands(frame)
         except BadFrame as bad:
@@ -216,6 +219,8 @@ class Client:
     def _send(self, message: bytes) -> None:
         transport = self.transport
         framed = transport.form.frame(message)
+        if self.use is not None:
+            self.use.gave(1, len(framed))
         if not transport.blocked and not self.outbox:
             transport.write(framed)
         elif not self.outbox.put(framed):
@@ -347,19 +352,13 @@ class Client:
     def _ping(self, now: float) -> None:
         interval = self.settings.ping_s
         self._ping_at = now + interval
-        if self.heard and self._was_told(now - interval / 2):
+        if self.heard and any(each.told_since(now - interval / 2) for each in self.subscriptions.values()):
             # It spoke and was spoken to meanwhile: nothing to find out, and its own timer was set back.
             self.heard = False
             return
         self.heard = False
         self._pong_by = now + self.settings.pong_timeout_s
         self.send(self.transport.form.dialect.ping())
-
-    def _was_told(self, since: float) -> bool:
-        return any(
-            subscription.live and subscription.room is not None and subscription.room.last_at >= since
-            for subscription in self.subscriptions.values()
-        )
 
     # The end.
 
@@ -389,7 +388,7 @@ class Client:
         """
         if self.state is not State.CLOSED:
             self.closing = Closing(code, reason)
-            self._end(self.closing, abnormal=not clean or code not in _CLEAN_CODES)
+            self._end(self.closing, abnormal=not clean or code not in CLEAN_CODES)
 
     def _end(self, closing: Closing, *, abnormal: bool) -> None:
         was_connected = self.state is State.CONNECTED

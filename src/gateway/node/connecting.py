@@ -25,6 +25,8 @@ __all__ = ["connect"]
 MOST_DEVICE = 128
 """Longest ``data.device``; a longer one is none."""
 
+MOST_VERSION = 64
+
 
 async def connect(node: RealtimeNode, client: Client, command: c.Command) -> None:
     """
@@ -62,7 +64,7 @@ async def _let_in(node: RealtimeNode, client: Client, command: c.Command, asked:
     welcome = await _vetoed(node, client, command, asked)
     if client.closing is not None:
         return
-    session, goes_on = await node.sessions.open(client.id, client.user, client.device, _session_facts(client))
+    session, goes_on = await node.sessions.open(client.id, client.user, client.device, _session_facts(client, command))
     client.session = session
     if client.transport.kind != "websocket":
         node.streaming[session.id] = client
@@ -120,12 +122,18 @@ def _device(client: Client, identity: Identity | None, asked: c.Connect) -> str:
     """What makes it one device: the token's ``sid``, by option what it says of itself, else the connection."""
     if identity is not None and identity.session_id:
         return identity.session_id
-    if identity is not None and client.settings.device == "data" and asked.data:
-        data = json_of(asked.data)
-        device = data.get("device") if isinstance(data, dict) else None
-        if isinstance(device, str) and 0 < len(device) <= MOST_DEVICE:
+    if identity is not None and client.settings.device == "data":
+        device = _said(asked, "device", MOST_DEVICE)
+        if device:
             return "data:" + device
     return client.id
+
+
+def _said(asked: c.Connect, name: str, most: int) -> str:
+    """Read a text that a client says of itself in its data; empty if it is none, or too long."""
+    data = json_of(asked.data) if asked.data else None
+    value = data.get(name) if isinstance(data, dict) else None
+    return value if isinstance(value, str) and len(value) <= most else ""
 
 
 def _info(client: Client) -> bytes:
@@ -138,15 +146,27 @@ def _info(client: Client) -> bytes:
         return b""
 
 
-def _session_facts(client: Client) -> dict[str, Any]:
-    return {
+def _session_facts(client: Client, command: c.Command) -> dict[str, Any]:
+    opening, asked = client.opening, command.request
+    facts = {
         "client": client.id,
-        "address": client.opening.address,
-        "user_agent": client.opening.user_agent,
+        "address": opening.address,
+        "user_agent": opening.user_agent,
         "name": client.name,
         "version": client.version,
         "transport": client.transport.kind,
     }
+    if not client.node.counts_use:
+        return facts
+    assert isinstance(asked, c.Connect)
+    more = {
+        "app_version": opening.headers.get("x-app-version", "")[:MOST_VERSION]
+        or _said(asked, "app_version", MOST_VERSION),
+        "country": opening.country,
+    }
+    if command.span is not None and command.span.place.sampled:
+        more["trace"] = command.span.place.header().decode("ascii")
+    return facts | {name: value for name, value in more.items() if value}
 
 
 async def _vetoed(node: RealtimeNode, client: Client, command: c.Command, asked: c.Connect) -> Mapping[str, Any]:

@@ -149,6 +149,7 @@ class Hub:
         group = room.groups.get(transport.form)
         if group is None:
             group = room.groups[transport.form] = Group()
+        subscription.mark = (group.frames, group.bytes)
         self._place(group, subscription)
 
     def leave(self, room: Room, subscription: Subscription) -> None:
@@ -163,9 +164,11 @@ class Hub:
         if group is not None:
             if group.direct.pop(subscription, None) is not None:
                 room.size -= 1
+                _count(group, subscription)
             elif subscription in group.queued:
                 del group.queued[subscription]
                 room.size -= 1
+                _count(group, subscription)
             if not group:
                 del room.groups[form]
         self._vacant(room)
@@ -383,3 +386,11 @@ class Hub:
         for room in self.rooms.values():
             if room.pending or room.timer is not None:
                 self.flush(room)
+
+
+def _count(group: Group, subscription: Subscription) -> None:
+    """Add to its client's use what *subscription* was given since it was seated."""
+    use = subscription.client.use
+    if use is not None:
+        frames, size = subscription.mark
+        use.gave(group.frames - frames, group.bytes - size)

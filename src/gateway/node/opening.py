@@ -34,6 +34,7 @@ class Openings:
         take: Finds the credential in a request.
         wall: Seconds since the epoch.
         certified: Traces of peers that showed a client certificate are continued.
+        country: The header in which trusted proxies say the country; empty for none.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Openings:
         wall: Callable[[], float],
         *,
         certified: bool = False,
+        country: str = "",
     ) -> None:
         self.section = section
         self._certified = certified
+        self._country = country.lower().encode("ascii")
         self._authenticate = authenticator.authenticate
         self._take = take
         self._wall = wall
@@ -125,8 +128,15 @@ class Openings:
             believed=(exchange.trusted and exchange.client_host == peer.host)
             or (self._certified and peer.certificate_subject is not None),
             identity=identity,
+            country=_country(fields.get(self._country, b"")) if self._country and exchange.trusted else "",
             headers={name.decode("ascii"): fields[name].decode("latin-1")[:512] for name in _TOLD if name in fields},
         )
+
+
+def _country(said: bytes) -> str:
+    """A country's two letters (ISO 3166-1), or nothing."""
+    said = said.strip()
+    return said.decode("ascii").upper() if len(said) == 2 and said.isalpha() else ""  # noqa: PLR2004
 
 
 def _with_port(origin: bytes) -> bytes:

@@ -78,6 +78,7 @@ class RealtimeNode:
     Attributes:
         clients: By public id, those that are connected.
         users: By subject, the connections of each user, also those that are connecting.
+        counts_use: What connections do is counted: somebody is told of sessions.
         streaming: By session, clients whose commands come in requests of their own.
     """
 
@@ -113,6 +114,7 @@ class RealtimeNode:
         self.random = random
         self.version = version
         self.section = section
+        self.counts_use = False
         self.connections_per_user = connections_per_user
         self.rules = rules
         self.conn_info = conn_infos

@@ -79,13 +79,15 @@ class Group:
     Attributes:
         direct: With how each one's bytes are sent; nothing is queued for these.
         queued: The others: blocked, or without a socket of their own.
+        frames: Publications that each of them was given, ever; ``bytes`` likewise. Who came later has a mark.
     """
 
-    __slots__ = ("direct", "queued")
+    __slots__ = ("bytes", "direct", "frames", "queued")
 
     def __init__(self) -> None:
         self.direct: dict[Subscription, Callable[[bytes], int]] = {}
         self.queued: dict[Subscription, None] = {}
+        self.frames = self.bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self.direct or self.queued)
@@ -99,6 +101,8 @@ class Group:
         Give everybody *frame*, which is *publications*: one ``send`` and one comparison for each whom nothing waits for.
         """
         size = len(frame)
+        self.frames += len(publications)
+        self.bytes += size
         short: list[tuple[Subscription, int]] | None = None
         for subscription, send in self.direct.items():
             try:

@@ -118,7 +118,9 @@ class Accord:
             gone = [each for each, found in zip(some, there, strict=True) if found is None]
             refused = await self._write(instance, [record for record, _, _ in gone])
             await together(
-                self._store.suspend(record.id, record.client, until - at, cause="lost", ago_s=seconds() - at)
+                self._store.suspend(
+                    record.id, record.client, until - at, cause="lost", ago_s=seconds() - at, past=record.past
+                )
                 for record, at, until in gone
                 if record.id not in refused
             )

@@ -124,7 +124,13 @@ class Journal:
             assert not isinstance(opened, Contested), "not asked for"
         elif step.kind == "suspend":
             await store.suspend(
-                record.id, record.client, step.window_s, cause=step.cause, ago_s=ago_s, event=step.event
+                record.id,
+                record.client,
+                step.window_s,
+                cause=step.cause,
+                ago_s=ago_s,
+                past=record.past,
+                event=step.event,
             )
         else:
             await store.close(record.id, record.client, ago_s=ago_s, event=step.event)

@@ -44,7 +44,7 @@ class SessionWitness(Protocol):
         """A session began. Not told when one goes on."""
 
     def ended(self, record: SessionRecord, cause: str, ended_at: float) -> None:
-        """A session is over. *ended_at* are epoch seconds; *cause* a close reason, ``lost`` or ``instance_lost``."""
+        """A session is over. *ended_at* are epoch seconds; *cause* is of ``core.verdicts.cause_of``, or ``instance_lost``."""
 
 
 class SessionEvents(Protocol):
@@ -61,7 +61,7 @@ class SessionEvents(Protocol):
         """Of one that goes on; its id stands beside the event, in the record is that of a new one."""
 
     def ended(self, record: SessionRecord, cause: str) -> Event | None:
-        """Of one that is over."""
+        """Of one that is over; what its connections did stands in ``past``."""
 
 
 class Sessions:
@@ -208,7 +208,9 @@ class Sessions:
         step = Step("suspend", record, self._clock.seconds(), cause="lost", window_s=self.window_s)
         if self._writes():
             try:
-                await self._write(self._store.suspend(record.id, record.client, self.window_s, cause="lost"))
+                await self._write(
+                    self._store.suspend(record.id, record.client, self.window_s, cause="lost", past=record.past)
+                )
                 return
             except StoreUnavailable:
                 pass

@@ -4,9 +4,10 @@ The two moments of a subscription: it stands from here on, and it is let go. And
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.core.verdicts import Closing
+from gateway.core.verdicts import CloseReason, Closing, cause_of
 from gateway.node.presence import Place
 from gateway.node.subscription import Subscription
 from gateway.node.telling import end_of, tell
@@ -25,6 +26,8 @@ def stand(node: RealtimeNode, subscription: Subscription) -> None:
     client, room = subscription.client, subscription.room
     assert room is not None, "entered before"
     subscription.live = True
+    if client.use is not None:
+        client.use.subscribed(subscription.match.rule.pattern)
     node.hub.live(room, subscription)
     if subscription.expires_at:
         node.watch(client, client.next_due(node.seconds()))
@@ -98,10 +101,19 @@ def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool
     client.subscriptions.clear()
     if record is None or not was_connected:
         return
+    if client.use is not None:
+        client.use.code, client.use.late_s = closing.code, _late_s(client, closing)
+        record = replace(record, past=client.use.after(record.past).encode())
     suspends = lost and node.sessions.window_s > 0
     told = {"code": closing.code, "reason": closing.reason, "resumable": suspends}
     tell(node, "on_disconnect", client, told, id_=end_of(client.id))
     if suspends:
         node.spawn("session.suspend", node.sessions.suspend(record))
     else:
-        node.spawn("session.end", node.sessions.end(record, closing.reason or str(closing.code)))
+        node.spawn("session.end", node.sessions.end(record, cause_of(closing.code, abnormal=abnormal)))
+
+
+def _late_s(client: Client, closing: Closing) -> float:
+    """How long it may have been gone already when that was noticed."""
+    settings = client.settings
+    return settings.ping_s + settings.pong_timeout_s if closing.code == CloseReason.NO_PONG.code else 0.0

@@ -37,6 +37,7 @@ class Subscription:
         expires_at: Epoch seconds at which its token ends; 0 for never.
         number: Which of its connection's facts says that it stands; 0 until it does.
         server_side: The server made it, and only the server ends it.
+        mark: How many publications and bytes others of its room had been given when it was seated.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Subscription:
         "info",
         "join_leave",
         "live",
+        "mark",
         "match",
         "number",
         "offset",
@@ -63,6 +65,7 @@ class Subscription:
         self.server_side = server_side
         self.room: Room | None = None
         self.offset = 0
+        self.mark = (0, 0)
         self.live = False
         self.broken = False
         self.place: Place | None = None
@@ -118,3 +121,9 @@ class Subscription:
             fits = outbox.put(frame)
         if not fits:
             client.close(CloseReason.SLOW.closing)
+
+    def told_since(self, since: float) -> bool:
+        """
+        Whether publications went to it at *since* or later, in the clock's seconds.
+        """
+        return self.live and self.room is not None and self.room.last_at >= since

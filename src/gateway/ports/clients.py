@@ -114,6 +114,7 @@ class Opening:
         believed: It comes from a trusted peer itself, and not through one: what it says of traces is continued.
         identity: If a credential came with the opening and was verified.
         headers: Lower-case names; what backends may be told of the opening request.
+        country: As a trusted proxy says; empty if none does.
         listener: The edge's own settings for this path (``config.sections.WebSocket``).
     """
 
@@ -125,4 +126,5 @@ class Opening:
     trace: TraceContext | None = None
     believed: bool = False
     identity: Identity | None = None
+    country: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)

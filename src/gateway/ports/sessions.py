@@ -14,8 +14,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from gateway.core.partitions import PARTITIONS
+
 __all__ = [
+    "MOST_EVENTS",
     "MOST_OF_DEVICE",
+    "TAKEN_S",
     "Audit",
     "Backlog",
     "Contested",
@@ -27,6 +31,12 @@ __all__ = [
     "SessionStore",
 ]
 
+
+MOST_EVENTS: Final = 200_000
+"""Events that wait in an outbox if nothing else is said, a 64th in each partition; what happens beyond is not told, and counted."""
+
+TAKEN_S: Final = 15.0
+"""How long a partition stays with whoever took from it last, if nothing else is said."""
 
 MOST_OF_DEVICE: Final = 64
 """The newest sessions of a device; older ones are not gone on with. Whoever opens thousands under one token pays for these."""
@@ -56,12 +66,16 @@ class OutboxEvent:
         id: The event's.
         session: Which session it is about.
         at: When it happened; epoch seconds of the store's clock.
+        started_at: When the session began, by the same clock.
+        resumes: How often it had gone on by then.
     """
 
     ref: str
     id: str
     session: str
     at: float
+    started_at: float
+    resumes: int
     data: bytes
 
 
@@ -72,10 +86,12 @@ class Backlog:
 
     Attributes:
         lost: Events that did not fit, ever.
+        oldest_at: When the oldest of those that wait happened, in epoch seconds of the store's clock; 0 if none waits.
     """
 
     waiting: int
     lost: int
+    oldest_at: float = 0.0
 
 
 class EventOutbox(Protocol):
@@ -83,19 +99,24 @@ class EventOutbox(Protocol):
     Events that wait to be told: at least once each, in order for each session. Closed when the store is away.
     """
 
-    async def take(self, by: str, partitions: Collection[int], limit: int) -> Sequence[OutboxEvent]:
+    async def take(
+        self, by: str, partitions: Collection[int], limit: int, *, for_s: float = TAKEN_S
+    ) -> Sequence[OutboxEvent]:
         """
         Return the oldest events of *partitions*, at most *limit* of each; the same again until they are ``done``.
 
-        A partition from which another instance took within the last seconds gives nothing: events of one
+        A partition from which another instance took, less than its *for_s* ago, gives nothing: events of one
         session are in one hand at a time, which is what keeps their order.
         """
+
+    async def release(self, by: str, partitions: Collection[int]) -> None:
+        """Let *partitions* go, as far as they are *by*'s: others need not wait until its time is over."""
 
     async def done(self, refs: Sequence[str]) -> None:
         """Forget events that were told."""
 
-    async def backlog(self) -> Backlog:
-        """Count what waits, in all partitions."""
+    async def backlog(self, partitions: Collection[int] = range(PARTITIONS)) -> Backlog:
+        """Count what waits in *partitions*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +136,8 @@ class SessionRecord:
             what its newest adds.
         note: What must be known about the connection to finish its affairs if its instance dies; opaque.
         cause: Why it is suspended; empty while it is open.
+        resumes: How often it has gone on.
+        past: What its connections did up to the last that was lost; opaque, and on one line.
     """
 
     id: str
@@ -127,6 +150,8 @@ class SessionRecord:
     facts: Mapping[str, Any]
     note: bytes = b""
     cause: str = ""
+    resumes: int = 0
+    past: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +218,7 @@ class SessionStore(Protocol):
         Of several that ask at once one goes on with it. A session that is there under this id is returned as it is.
 
         Args:
-            record: Its ``started_at``, ``seen_at`` and ``cause`` are not looked at.
+            record: Its ``started_at``, ``seen_at``, ``cause``, ``resumes`` and ``past`` are not looked at.
             ago_s: It began so many seconds ago, while the store was away.
             beside: Open sessions of the device that are known to be held; those of the same instance always are.
             over: An open session whose holder is gone: taken over if it still has that client, and its
@@ -212,10 +237,14 @@ class SessionStore(Protocol):
         *,
         cause: str,
         ago_s: float = 0.0,
+        past: bytes = b"",
         event: Event | None = None,
     ) -> bool:
         """
         Let an open session be taken over within *window_s* of the loss *ago_s* seconds ago; False if it is not *client*'s.
+
+        Args:
+            past: What its connections did so far.
         """
 
     async def close(self, session: str, client: str, *, ago_s: float = 0.0, event: Event | None = None) -> bool:

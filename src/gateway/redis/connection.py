@@ -9,7 +9,7 @@ says. RESP2, in bytes: nothing is decoded and no text becomes a number.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import hiredis
@@ -24,7 +24,7 @@ from gateway.net.tls_faults import tls_fault
 from gateway.ports.realtime import StoreUnavailable
 from gateway.redis.errors import RedisRefused, error_of
 
-__all__ = ["Connection", "Part", "all_of"]
+__all__ = ["Connection", "Part", "all_of", "together"]
 
 Part = str | bytes | int
 
@@ -277,3 +277,10 @@ async def all_of(answers: Sequence[Deferred[Any]]) -> list[Any]:
         if not succeeded:
             raise result.value
     return [result for _, result in results]
+
+
+async def together(steps: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """
+    Begin *steps* at once, so that their commands leave in one write; then as ``all_of``.
+    """
+    return await all_of([Deferred.fromCoroutine(step) for step in steps])

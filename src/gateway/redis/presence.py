@@ -9,7 +9,7 @@ not there any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from gateway.core.publications import ClientInfo
 from gateway.ports.realtime import Occupancy, StoreUnavailable
 from gateway.redis.client import Store
-from gateway.redis.connection import Part, all_of
+from gateway.redis.connection import Part, all_of, together
 from gateway.redis.messages import info_of, packed_info
 from gateway.redis.roster import Place, Roster, Wish
 from gateway.redis.scripts import load
@@ -281,7 +281,7 @@ class RedisPresence:
             for channel, sessions in channels.items()
             for begin in range(0, len(sessions), PAGE)
         ]
-        ended = await _together(self._expire(channel, now, some) for channel, some in asked)
+        ended = await together(self._expire(channel, now, some) for channel, some in asked)
         gone: list[tuple[str, ClientInfo]] = []
         done: list[Part] = []
         for (channel, some), told in zip(asked, ended, strict=True):
@@ -317,7 +317,7 @@ class RedisPresence:
             begin = f"({listed[-1].decode()}"
             channels = [member.decode().partition("\t")[2] for member in listed]
             held += sum(
-                await _together(self._take_from(channel, instance, hold_s(channel), spared) for channel in channels)
+                await together(self._take_from(channel, instance, hold_s(channel), spared) for channel in channels)
             )
 
     async def _take_from(self, channel: str, instance: str, hold_s: float, spared: Callable[[str, str], bool]) -> int:
@@ -367,8 +367,3 @@ class RedisPresence:
 
     def _fault(self, failure: Failure) -> None:
         self._failed("presence", failure)
-
-
-async def _together(steps: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Run *steps* at once: what they send leaves in one write."""
-    return await all_of([Deferred.fromCoroutine(step) for step in steps])

@@ -3,7 +3,7 @@ How a session is written in Redis: a head that scripts read, and what they hand 
 
 ``state TAB instance TAB client TAB seen TAB until TAB cause TAB start TAB device``, then on lines of
 their own the body (user, device and facts of the first connection, JSON), the facts of the newest one
-if it is another, and the note. Times are milliseconds, the device is a digest.
+if it is another, ``resumes TAB past``, and the note. Times are milliseconds, the device is a digest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.ports.sessions import SessionRecord
 
-__all__ = ["body_of", "device_of", "facts_of", "record_of"]
+__all__ = ["body_of", "device_of", "facts_of", "record_of", "tally_of"]
 
 _ENCODER = msgspec.json.Encoder()
 _BODY = msgspec.json.Decoder(tuple[str, str, dict[str, Any]])
@@ -46,12 +46,20 @@ def facts_of(record: SessionRecord) -> bytes:
     return _ENCODER.encode(record.facts)
 
 
+def tally_of(record: SessionRecord) -> bytes:
+    """
+    Write how often it has gone on, and what its connections did.
+    """
+    return b"%d\t%b" % (record.resumes, record.past)
+
+
 def record_of(id_: bytes, value: bytes) -> SessionRecord:
     """
     Read a session.
     """
-    head, body, facts, note = value.split(b"\n", 3)
+    head, body, facts, tally, note = value.split(b"\n", 4)
     _, instance, client, seen, _, cause, started, _ = head.decode("utf-8").split("\t")
+    resumes, _, past = tally.partition(b"\t")
     user, device, first = _BODY.decode(body)
     return SessionRecord(
         id=id_.decode("ascii"),
@@ -64,4 +72,6 @@ def record_of(id_: bytes, value: bytes) -> SessionRecord:
         facts={**_FACTS.decode(facts), **first} if facts else first,
         note=note,
         cause=cause,
+        resumes=int(resumes),
+        past=past,
     )

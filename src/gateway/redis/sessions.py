@@ -7,18 +7,15 @@ told of it. A session's id says its partition. Scripts of several partitions lea
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
-from typing import Any, Final
-
-from twisted.internet.defer import Deferred
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from gateway.core.partitions import PARTITIONS, partition_of
-from gateway.ports.sessions import MOST_OF_DEVICE, Audit, Contested, Event, Opened, SessionRecord
+from gateway.ports.sessions import MOST_EVENTS, MOST_OF_DEVICE, Audit, Contested, Event, Opened, SessionRecord
 from gateway.redis.client import Store
-from gateway.redis.connection import Part, all_of
-from gateway.redis.outbox import MOST_EVENTS
+from gateway.redis.connection import Part, together
 from gateway.redis.scripts import load
-from gateway.redis.session_records import body_of, device_of, facts_of, record_of
+from gateway.redis.session_records import body_of, device_of, facts_of, record_of, tally_of
 
 __all__ = ["RedisSessions"]
 
@@ -85,6 +82,7 @@ class RedisSessions:
         *,
         cause: str,
         ago_s: float = 0.0,
+        past: bytes = b"",
         event: Event | None = None,
     ) -> bool:
         """
@@ -94,7 +92,7 @@ class RedisSessions:
         done: int = await self._redis.run(
             load("session_suspend"),
             self._keys(partition_of(session), _SESSIONS, _SUSPENDED, _HELD, _EVENTS, _OVERFLOW),
-            [session, client, _ms(window_s), cause, _ms(ago_s), event.id, event.data, self._most],
+            [session, client, _ms(window_s), cause, _ms(ago_s), event.id, event.data, self._most, past],
         )
         return done == 1
 
@@ -126,14 +124,14 @@ class RedisSessions:
         for session, (client, note) in notes.items():
             parts.setdefault(partition_of(session), []).extend((session, client, note))
         script = load("session_note")
-        await _together(self._redis.run(script, self._keys(n, _SESSIONS), args) for n, args in parts.items())
+        await together(self._redis.run(script, self._keys(n, _SESSIONS), args) for n, args in parts.items())
 
     async def lapsing(self, partitions: Collection[int], limit: int = 50) -> Sequence[SessionRecord]:
         """
         List the sessions that nobody resumed in time.
         """
         script = load("session_lapsing")
-        replies = await _together(
+        replies = await together(
             self._redis.run(script, self._keys(n, _SESSIONS, _SUSPENDED), [limit]) for n in partitions
         )
         return [record for reply in replies for record in _records(reply)]
@@ -146,7 +144,7 @@ class RedisSessions:
         for record, event in ends:
             parts.setdefault(partition_of(record.id), []).append((record, event or _NO_EVENT))
         script = load("session_lapse")
-        replies = await _together(
+        replies = await together(
             self._redis.run(
                 script,
                 self._keys(n, _SESSIONS, _SUSPENDED, _DEVICES, _EVENTS, _OVERFLOW),
@@ -167,7 +165,7 @@ class RedisSessions:
         """
         script = load("session_lose")
         args: list[Part] = [instance, _ms(seen_at), _ms(until), limit, self._most]
-        replies = await _together(
+        replies = await together(
             self._redis.run(script, self._keys(n, _SESSIONS, _SUSPENDED, _HELD, _OWED, _OVERFLOW), args)
             for n in range(PARTITIONS)
         )
@@ -181,7 +179,7 @@ class RedisSessions:
         for record, event in records:
             parts.setdefault(partition_of(record.id), []).append((record, event or _NO_EVENT))
         script = load("session_restore")
-        replies = await _together(
+        replies = await together(
             self._redis.run(
                 script,
                 self._keys(n, _SESSIONS, _SUSPENDED, _HELD, _DEVICES, _EVENTS, _OVERFLOW),
@@ -217,7 +215,7 @@ class RedisSessions:
         Name the instances that hold sessions.
         """
         script = load("session_holders")
-        replies = await _together(self._redis.run(script, self._keys(n, _HELD), []) for n in range(PARTITIONS))
+        replies = await together(self._redis.run(script, self._keys(n, _HELD), []) for n in range(PARTITIONS))
         return {name.decode() for reply in replies for name in reply}
 
 
@@ -231,11 +229,5 @@ def _records(reply: Sequence[bytes]) -> list[SessionRecord]:
 
 def _restored(record: SessionRecord, event: Event) -> tuple[Part, ...]:
     started = _ms(record.started_at)
-    mine = (record.id, record.instance, record.client, device_of(record), started, body_of(record), record.note)
-    return (*mine, event.id, event.data)
-
-
-async def _together(steps: Any) -> list[Any]:
-    """Run *steps* at once: their commands leave in one write."""
-    waiting: list[Awaitable[Any]] = list(steps)
-    return await all_of([Deferred.fromCoroutine(step) for step in waiting])  # type: ignore[arg-type]  # coroutines
+    mine = (record.id, record.instance, record.client, device_of(record), started, body_of(record))
+    return (*mine, tally_of(record), record.note, event.id, event.data)

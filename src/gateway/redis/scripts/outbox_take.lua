@@ -1,7 +1,7 @@
 -- Reads the oldest events of a partition, unless another instance does so.
 -- KEYS  1 events or owed (stream), 2 who takes (string, expires)
 -- ARGV  1 who asks, 2 most, 3 ms for which the partition stays with it
--- Returns {{stream id, {"i", event's id, "s", session, "t", ms, "d", data}}, ...}
+-- Returns {{stream id, {"i", event's id, "s", session, "t", ms, "b", ms, "r", resumes, "d", data}}, ...}
 -- Cost  O(returned)
 if redis.call("XLEN", KEYS[1]) == 0 then
   return {}

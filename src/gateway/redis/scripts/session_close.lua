@@ -3,8 +3,8 @@
 -- ARGV  1 id, 2 client, 3 ms ago, 4 event's id or empty, 5 its data, 6 most events
 -- Returns 1 to exactly one caller, else 0
 -- Cost  O(log(sessions of the partition) + sessions of the device)
-local instance, client, device =
-  string.match(redis.call("HGET", KEYS[1], ARGV[1]) or "", "^.\t([^\t]*)\t([^\t]*)\t%d*\t%d*\t[^\t]*\t%d*\t([^\n]*)\n")
+local PARTS = "^.\t([^\t]*)\t([^\t]*)\t%d*\t%d*\t[^\t]*\t(%d*)\t([^\n]*)\n[^\n]*\n[^\n]*\n(%d+)\t"
+local instance, client, started, device, resumes = string.match(redis.call("HGET", KEYS[1], ARGV[1]) or "", PARTS)
 if not client or client ~= ARGV[2] then
   return 0
 end
@@ -30,7 +30,8 @@ if ARGV[4] ~= "" then
   else
     local time = redis.call("TIME")
     local at = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[3])
-    redis.call("XADD", KEYS[5], "*", "i", ARGV[4], "s", ARGV[1], "t", string.format("%.0f", at), "d", ARGV[5])
+    local when = string.format("%.0f", at)
+    redis.call("XADD", KEYS[5], "*", "i", ARGV[4], "s", ARGV[1], "t", when, "b", started, "r", resumes, "d", ARGV[5])
   end
 end
 return 1

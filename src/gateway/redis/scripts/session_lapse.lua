@@ -8,9 +8,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ended = {}
 for i = 2, #ARGV, 4 do
   local id = ARGV[i]
-  local state, client, seen, till, device = string.match(
+  local state, client, seen, till, started, device, resumes = string.match(
     redis.call("HGET", KEYS[1], id) or "",
-    "^(.)\t[^\t]*\t([^\t]*)\t(%d*)\t(%d*)\t[^\t]*\t%d*\t([^\n]*)\n"
+    "^(.)\t[^\t]*\t([^\t]*)\t(%d*)\t(%d*)\t[^\t]*\t(%d*)\t([^\n]*)\n[^\n]*\n[^\n]*\n(%d+)\t"
   )
   local ends = state == "s" and client == ARGV[i + 1] and tonumber(till) <= now
   table.insert(ended, ends and 1 or 0)
@@ -34,7 +34,8 @@ for i = 2, #ARGV, 4 do
       if redis.call("XLEN", KEYS[4]) >= tonumber(ARGV[1]) then
         redis.call("HINCRBY", KEYS[5], "events", 1)
       else
-        redis.call("XADD", KEYS[4], "*", "i", ARGV[i + 2], "s", id, "t", seen, "d", ARGV[i + 3])
+        local told = { "i", ARGV[i + 2], "s", id, "t", seen, "b", started, "r", resumes, "d", ARGV[i + 3] }
+        redis.call("XADD", KEYS[4], "*", unpack(told))
       end
     end
   end
