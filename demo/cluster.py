@@ -28,6 +28,8 @@ PORTS = (
     ("REDIS_PORT", 6390),
     ("PLAYERS_PORT", 7001),
     ("GAME_PORT", 7100),
+    ("EVENTS_PORT", 7200),
+    ("SESSIONS_PORT", 7201),
     ("GATEWAY1_PORT", 4001),
     ("GATEWAY2_PORT", 4002),
     ("ADMIN1_PORT", 9101),
@@ -157,6 +159,7 @@ def invitation(children: Children, environ: dict[str, str], logs: Path) -> str:
 The cluster runs.
 
   http://127.0.0.1:{environ["GATEWAY_PORT"]}   the game: open it in two windows and play; haproxy gives each window an instance
+  http://127.0.0.1:{environ["SESSIONS_PORT"]}   who plays, for how long, and who comes back: the Event Service's page
   http://127.0.0.1:{environ["BALANCER_PORT"]}   haproxy's view of the instances
 {rows}
   redis-cli -p {environ["REDIS_PORT"]} monitor    what they keep in Redis

@@ -1,9 +1,8 @@
 """
 ``make demo``: the gateway and the backends behind it, as processes of their own, until Ctrl-C.
 
-Ports come from the command line, else from GATEWAY_PORT, ADMIN_PORT, API_PORT, PLAYERS_PORT and GAME_PORT,
-else they are 4000, 9100, 10000, 7001 and 7100; 0 takes any that is free. Exit code 0 after Ctrl-C or TERM; 1 when something
-could not start or ended by itself.
+Ports come from the command line, else from the environment by the names in ``PORTS``, else they are those; 0 takes any
+that is free. Exit code 0 after Ctrl-C or TERM; 1 when something could not start or ended by itself.
 """
 
 from __future__ import annotations
@@ -35,6 +34,8 @@ PORTS = (
     ("API_PORT", 10000),
     ("PLAYERS_PORT", 7001),
     ("GAME_PORT", 7100),
+    ("EVENTS_PORT", 7200),
+    ("SESSIONS_PORT", 7201),
 )
 
 # Whatever proxy the environment names is not for this machine's own ports.
@@ -121,6 +122,7 @@ def start(children: Children, data: Path, environ: dict[str, str]) -> None:
     """
     backends(children, data, environ, [f"127.0.0.1:{environ['API_PORT']}"])
     # No pid file: several demos can run in one folder.
+    environ = environ | {"SPOOL": str(data.resolve() / f"spool-{environ['GATEWAY_PORT']}")}
     gateway = [str(BIN / "twistd"), "-n", "--pidfile=", "gateway", "--config", CONFIG]
     children.start("gateway", gateway, environ)
     answers(children, f"http://127.0.0.1:{environ['GATEWAY_PORT']}/ready")
@@ -128,7 +130,7 @@ def start(children: Children, data: Path, environ: dict[str, str]) -> None:
 
 def backends(children: Children, data: Path, environ: dict[str, str], gateways: Sequence[str]) -> None:
     """
-    Start players and game; the game publishes through one of *gateways*, by the ports of their server APIs.
+    Start players, game and the Event Service; the game publishes through one of *gateways*, by the ports of their server APIs.
 
     Raises:
         CannotStart: one of them did not answer.
@@ -142,6 +144,10 @@ def backends(children: Children, data: Path, environ: dict[str, str], gateways: 
     game = [sys.executable, "-m", "demo.game", "--port", environ["GAME_PORT"], "--gateway", ",".join(gateways)]
     children.start("game", game, environ)
     listens(children, int(environ["GAME_PORT"]))
+    database = data / f"events-{environ['EVENTS_PORT']}.sqlite3"
+    events = [sys.executable, "-m", "demo.events", "--port", environ["EVENTS_PORT"]]
+    children.start("events", [*events, "--page-port", environ["SESSIONS_PORT"], "--db", str(database)], {})
+    answers(children, f"http://127.0.0.1:{environ['SESSIONS_PORT']}/health")
 
 
 def listens(children: Children, port: int) -> None:
@@ -201,6 +207,7 @@ The demo runs.
 
   {clients}          the gateway, for clients: open it in two windows and play
   http://127.0.0.1:{environ["ADMIN_PORT"]}/metrics  its admin port, for operators
+  http://127.0.0.1:{environ["SESSIONS_PORT"]}          who plays, for how long, and who comes back: the Event Service's page
   http://127.0.0.1:{environ["PLAYERS_PORT"]}          a backend; it says below what it was asked
 
 In another terminal, as alice:

@@ -99,24 +99,26 @@ def test_services_find_each_other(mounted: Config) -> None:
     [(players, players_port)] = places(upstreams["players"].http[0].removeprefix("http://"))
     assert (players, players_port) == ("players", int(option("players", "--port")))
     assert places(upstreams["game"].grpc[0]) == [("game", int(option("game", "--port")))]
+    assert places(upstreams["event"].grpc[0]) == [("events", int(option("events", "--port")))]
     assert places(mounted.store.url.removeprefix("redis://")) == [("redis", 6379)]
     # Everybody listens for others, and haproxy is believed.
     assert all("interface=0.0.0.0" in listener.endpoint for listener in mounted.listen.clients)
-    assert {option(name, "--host") for name in ("players", "game")} == {"0.0.0.0"}
+    assert {option(name, "--host") for name in ("players", "game", "events")} == {"0.0.0.0"}
     subnet = ipaddress.ip_network(COMPOSE["networks"]["default"]["ipam"]["config"][0]["subnet"])
     assert [str(network) for network in mounted.listen.trusted_proxies] == [str(subnet)]
 
 
 def test_ports_for_the_outside_are_those_listened_on() -> None:
     """
-    What is published is where haproxy listens, for this machine only; nothing else is published.
+    What is published is where haproxy listens, and the page of sessions, for this machine only; nothing else is published.
     """
     told = SERVICES["haproxy"]["environment"]
     inside = {int(told[name].split(":")[1]) for name in ("HAPROXY_CLIENTS", "HAPROXY_STATS")}
-    published = [port.split(":") for port in SERVICES["haproxy"]["ports"]]
+    inside.add(int(option("events", "--page-port")))
+    published = [port.split(":") for service in SERVICES.values() for port in service.get("ports", ())]
     assert {int(port) for _, _, port in published} == inside
     assert {address for address, _, _ in published} == {"127.0.0.1"}
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["haproxy"]
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["haproxy", "events"]
 
 
 def test_a_drain_has_its_time(mounted: Config) -> None:
@@ -164,12 +166,14 @@ def test_backends_take_their_options(tmp_path: Path) -> None:
     """
     The commands of the demo's backends serve on the ports that they are told.
     """
-    for name in ("players", "game"):
+    for name in ("players", "game", "events"):
         port = free_port()
         words = [
             word.replace("0.0.0.0", "127.0.0.1").replace("/tmp/", f"{tmp_path}/") for word in SERVICES[name]["command"]
         ]
         words[words.index("--port") + 1] = str(port)
+        if name == "events":
+            words[words.index("--page-port") + 1] = str(free_port())
         with _running([sys.executable, *words[1:]], ROOT):
             _listens(port)
             if name == "players":
@@ -184,7 +188,8 @@ def test_image_of_the_backends(tmp_path: Path) -> None:
         assert (ROOT / source).exists(), source
         assert not ignored(source, ROOT / ".dockerignore"), source
     exposed = [word for each in DEMO.of("EXPOSE") for word in each.words]
-    assert exposed == [option("players", "--port"), option("game", "--port")]
+    backends = [option(name, "--port") for name in ("players", "game", "events")]
+    assert exposed == [*backends, option("events", "--page-port")]
     for source in ("protos", "demo"):
         shutil.copytree(ROOT / source, tmp_path / "src" / source, ignore=shutil.ignore_patterns("generated"))
     step = [each.words for each in DEMO.build if each.name == "RUN"][-1]

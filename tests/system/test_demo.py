@@ -83,7 +83,7 @@ def shown(command: list[str], folder: Path, ports: tuple[int, int, int, int] = (
     """
     names = ("GATEWAY_PORT", "ADMIN_PORT", "PLAYERS_PORT", "GAME_PORT")
     chosen = {name: str(port or free_port()) for name, port in zip(names, ports, strict=True)}
-    chosen["API_PORT"] = str(free_port())
+    chosen |= {name: str(free_port()) for name in ("API_PORT", "EVENTS_PORT", "SESSIONS_PORT")}
     with (folder / "output").open("wb") as out:
         process = subprocess.Popen(
             command,
