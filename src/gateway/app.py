@@ -39,6 +39,7 @@ from gateway.node.edge import Edge
 from gateway.node.filters import Chosen, ClientAddress, Credentials, Match, Rule, Trace
 from gateway.node.http_spans import RequestSpans
 from gateway.node.journal import HttpJournal
+from gateway.node.limiting import Limiting
 from gateway.node.plan import Filter, Plan, ServedRoute
 from gateway.node.rules import ROOTS
 from gateway.part import WHOLE, Part
@@ -165,6 +166,7 @@ class Gateway:
             crashed=self._crash,
             opened=lambda exchange: self.recorded.opened(exchange, reactor.seconds()),
         )
+        self.limiting = Limiting(self.live.node.rates, reactor.seconds, self.metrics)
 
         self.api_keys = ApiKeys(config.admin_key)
         self.api: ApiServer | None = None
@@ -190,7 +192,7 @@ class Gateway:
         change_live()
         await self.storage.start()
         self.live.start()
-        self.edge = Edge(self.plan(config, mounts), reactor.seconds, self.journal)
+        self.edge = Edge(self.plan(config, mounts), reactor.seconds, self.journal, self.limiting.rates.failed)
         self.site = ChannelFactory(
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
         )
@@ -238,6 +240,8 @@ class Gateway:
         The filters in their order, and every path with what it leads to.
         """
         self.offered = operations_of(mounts)
+        self.limiting.configure(config.limits)
+        self.storage.configure(config.limits, lambda: len(self.live.node.membership.keeper.living))
         self.recorded.secrets = frozenset(name for name in (config.auth.query,) if name)
         routes = RouteTable(
             [*own_paths(self.why_not_ready), *self.live.entries(config), *self.wiring.entries(config, mounts)]
@@ -245,12 +249,14 @@ class Gateway:
         filters: tuple[Filter, ...] = (
             ClientAddress(AddressRule(config.listen.trusted_proxies)),
             Trace(random.getrandbits, self.recorded, certified=config.tracing.trust_certificates),
-            # Limits per address belong here: before a token costs anything.
+            *self.limiting.arrival(),
             Match(routes, ServedRoute("_options", Options(), auth=False)),
             # CORS belongs here: a preflight has no token.
+            *self.limiting.doors(),
             Credentials(self.authenticator, CredentialSource(config.auth), check_scopes, self.wall),
             Chosen(self.recorded),
-            # Limits per user belong here, and after the rule idempotency.
+            *self.limiting.known(),
+            # Idempotency belongs after the rule.
             Rule(),
         )
         return Plan(filters, routes, config.digest)
@@ -357,7 +363,9 @@ class Gateway:
 
     def _measure_lag(self) -> None:
         now = self.reactor.seconds()
-        self.metrics.reactor_lag.observe(max(0.0, now - self._due))
+        lag_s = max(0.0, now - self._due)
+        self.metrics.reactor_lag.observe(lag_s)
+        self.limiting.pressure.measured(lag_s)
         self._due = now + LAG_S
 
     def load_revocations(self, config: Config) -> None:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from twisted.python.failure import Failure
 
@@ -28,6 +28,7 @@ from gateway.dialects.centrifuge_protobuf import CentrifugeProtobuf
 from gateway.node.opening import Openings
 from gateway.node.operations import Operations
 from gateway.node.plan import ServedRoute
+from gateway.node.rate_limits import RateLimits
 from gateway.node.realtime import RealtimeNode
 from gateway.node.rulebook import Rulebook
 from gateway.ports.backends import Backend
@@ -121,6 +122,7 @@ class Live:
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),
             log=log,
             spans=spans,
+            rates=RateLimits(storage.limiter, storage.local, metrics.limit_decisions, reactor.seconds),
         )
         self.operations = Operations(self.node)
         self._watch = ClosingWatch(reactor)
@@ -159,6 +161,7 @@ class Live:
                 self._forms[socket.dialect] = _Forms(dialects_of(socket.dialect))
 
         def change() -> None:
+            self.node.rates.configure(config.limits)
             self.node.configure(config.realtime, config.limits.connections_per_user, rules, hooks)
 
         return change
@@ -212,7 +215,7 @@ class Live:
                 most_bytes=section.max_message_bytes,
                 **common,
             )
-            found.append(_entry(section.emulation, b"POST", said))
+            found.append(_entry(section.emulation, b"POST", said, "said"))
         return found
 
     def _accept(self, transport: ClientTransport, opening: Opening) -> ClientSide:
@@ -223,9 +226,11 @@ def _nobody(*_: Any) -> Backend:
     raise RuntimeError("an empty configuration calls nobody")
 
 
-def _entry(path: str, method: bytes, handler: RouteHandler) -> Entry[ServedRoute]:
+def _entry(
+    path: str, method: bytes, handler: RouteHandler, kind: Literal["opening", "said"] = "opening"
+) -> Entry[ServedRoute]:
     # The name is the path: metrics and access lines tell several of them apart.
-    served = ServedRoute(path, handler, auth=False, methods=(method.decode("ascii"),), template=path)
+    served = ServedRoute(path, handler, auth=False, methods=(method.decode("ascii"),), template=path, kind=kind)
     return Entry(path, frozenset((method,)), served)
 
 

@@ -42,8 +42,8 @@ def own_paths(why_not_ready: Callable[[], str]) -> list[Entry[ServedRoute]]:
     """
     The paths that the gateway answers itself, to anybody.
     """
-    alive = ServedRoute("_health", Alive(), auth=False)
-    ready = ServedRoute("_ready", Ready(why_not_ready), auth=False)
+    alive = ServedRoute("_health", Alive(), auth=False, kind="own")
+    ready = ServedRoute("_ready", Ready(why_not_ready), auth=False, kind="own")
     asked = frozenset((b"GET",))
     return [
         *(Entry(path, asked, alive) for path in HEALTH_PATHS),

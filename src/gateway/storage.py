@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from gateway.config.limit_sections import Limits
 from gateway.config.sections import Config
 from gateway.core.store_url import read_store_url
 from gateway.memory.broker import MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
+from gateway.memory.limits import MemoryLimiter
 from gateway.memory.revocations import MemoryRevocations
 from gateway.memory.stores import SpooledStores, memory_stores
 from gateway.ports.identity import Revocations
+from gateway.ports.limits import RateLimiter
 from gateway.ports.stores import Stores
 from gateway.spool.file import SpoolFile
 from gateway.spool.keeping import FileSpool
@@ -30,6 +33,7 @@ from gateway.upstream.tls import client_options
 
 if TYPE_CHECKING:
     from gateway.redis.client import Linked
+    from gateway.redis.limits import RedisLimiter
     from gateway.redis.revocations import RedisRevocations
 
 __all__ = ["Storage"]
@@ -55,6 +59,8 @@ class Storage:
     Attributes:
         stores: One complete set.
         spool: What writes it down; None if it is in Redis, or nowhere.
+        local: Counts for rate limits in this process.
+        limiter: Counts for all instances: in Redis, or the same as *local*.
         revocations: What was revoked, here and everywhere.
     """
 
@@ -74,6 +80,9 @@ class Storage:
         self._redis: Linked | None = None
         self._shared: RedisRevocations | None = None
         section = config.store
+        self.local = MemoryLimiter(reactor.seconds)
+        self.limiter: RateLimiter = self.local
+        self._limiter: RedisLimiter | None = None
         self.revocations: Revocations
         self.stores: Stores
         if not read_store_url(section.url).shared:
@@ -85,6 +94,7 @@ class Storage:
             self.stores = memory_stores(MemoryChannels(reactor.seconds, wall), bus, wall, self.spool)
             return
         from gateway.redis.connect import connect
+        from gateway.redis.limits import RedisLimiter
         from gateway.redis.revocations import RedisRevocations
         from gateway.redis.stores import redis_stores
 
@@ -105,6 +115,7 @@ class Storage:
             odd=lambda text: self._event("store.odd", {"what": text}),
             lease_s=section.lease_s,
         )
+        self._limiter = self.limiter = RedisLimiter(self._redis, reactor, self.local, event=self._event)
         self._shared = self.revocations = RedisRevocations(
             self._redis,
             reactor,
@@ -131,6 +142,14 @@ class Storage:
         while not (redis.available and redis.hearing) and self._reactor.seconds() < until:
             await deferLater(self._reactor, LOOK_S)
         await shared.start()
+
+    def configure(self, limits: Limits, instances: Callable[[], int]) -> None:
+        """
+        Take how long a limit's verdict is waited for, and who knows how many instances there are.
+        """
+        if self._limiter is not None:
+            self._limiter.answer_s = limits.store_timeout_s
+            self._limiter.instances = instances
 
     async def stop(self) -> None:
         """
@@ -164,7 +183,7 @@ class Storage:
         level(name, **fields)
 
 
-_USUAL: Final = frozenset(("store.connected", "spool.taken_back", "spool.mended", "spool.in_time"))
+_USUAL: Final = frozenset(("store.connected", "limits.together", "spool.taken_back", "spool.mended", "spool.in_time"))
 
 
 def _fresh() -> str:

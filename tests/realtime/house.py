@@ -27,10 +27,12 @@ from gateway.core.trace import TraceContext
 from gateway.dialects.centrifuge_json import CentrifugeJson
 from gateway.memory.broker import MemoryBroker, MemoryChannels
 from gateway.memory.bus import MemoryBus, MemoryCluster
+from gateway.memory.limits import MemoryLimiter
 from gateway.memory.presence import Attendance, MemoryPresence
 from gateway.memory.revocations import MemoryRevocations
 from gateway.memory.stores import memory_stores
 from gateway.node.client import Client
+from gateway.node.rate_limits import RateLimits
 from gateway.node.realtime import RealtimeNode
 from gateway.node.rulebook import Rulebook
 from gateway.node.sessions import SessionEvents
@@ -310,6 +312,8 @@ class House:
         self.witness = Witness()
         self.random = random.Random(7)
         self.attendance = Attendance(self.channels, self.wall)
+        self.limiter = MemoryLimiter(self.clock.seconds)
+        self.decisions = Tally("decisions", "", ("policy", "decision", "store"))
         self.stores = memory_stores(self.channels, self.make_bus(), self.wall)
         self.nodes: list[RealtimeNode] = []
         self.people: list[Person] = []
@@ -346,6 +350,8 @@ class House:
             return compile_expression(section.info, CLIENT_ROOTS) if section.info else None
 
         bus = self.make_bus()
+        rates = RateLimits(self.limiter, MemoryLimiter(self.clock.seconds), self.decisions, self.clock.seconds)
+        rates.configure(config.limits)
         node = RealtimeNode(
             clock=self.clock,
             wall=self.wall,
@@ -355,6 +361,7 @@ class House:
             version="test",
             section=config.realtime,
             connections_per_user=config.limits.connections_per_user,
+            rates=rates,
             rules=Rulebook(config.channels, config.rpc, self.backend),
             hooks=hooks,
             conn_infos=info,

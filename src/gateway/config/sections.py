@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.config.events_section import Events
-from gateway.config.fields import KIB, MIB, Network, Secret
+from gateway.config.fields import KIB, Network, Secret
 from gateway.config.fields import key as _
+from gateway.config.limit_sections import LimitPolicy, Limits
 from gateway.config.realtime_sections import Channel, Realtime, Rpc, WebSocket
 from gateway.config.store_section import Store
 from gateway.config.tracing_section import Tracing
@@ -31,6 +32,7 @@ __all__ = [
     "Events",
     "Health",
     "Issuer",
+    "LimitPolicy",
     "Limits",
     "Listen",
     "Listener",
@@ -117,43 +119,6 @@ class Listen:
             least=1,
             most=256,
         ),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much, how many and how long, towards clients."""
-
-    max_target_bytes: int = field(default=8 * KIB, metadata=_("Longest request target; beyond it 414."))
-    max_head_bytes: int = field(default=32 * KIB, metadata=_("Largest head of a request; beyond it 431."))
-    max_headers: int = field(default=100, metadata=_("Most header lines of a request; beyond it 431."))
-    max_body_bytes: int = field(
-        default=64 * MIB, metadata=_("Largest body of a request; beyond it 413. A route may set its own.", least=0)
-    )
-    head_timeout_s: float = field(
-        default=10.0, metadata=_("A request's head must be complete this long after its first byte; else 408.")
-    )
-    body_grace_s: float = field(default=10.0, metadata=_("After this long a body must keep `min_body_rate`."))
-    min_body_rate_bytes: int = field(
-        default=KIB, metadata=_("Bytes a second, averaged from the body's start; below it 408. 0: no limit.", least=0)
-    )
-    idle_timeout_s: float = field(
-        default=75.0, metadata=_("A kept connection without a request is closed after this long.")
-    )
-    write_timeout_s: float = field(
-        default=30.0, metadata=_("A client that takes nothing of an answer for this long is cut.")
-    )
-    write_buffer_bytes: int = field(
-        default=64 * KIB, metadata=_("Unsent bytes for one connection before its producer is paused.")
-    )
-    connections: int = field(
-        default=0, metadata=_("Most client connections; 0: what the descriptor limit allows.", least=0)
-    )
-    connections_per_address: int = field(
-        default=0, metadata=_("Most client connections of one address (IPv6: of one /64); 0: no limit.", least=0)
-    )
-    connections_per_user: int = field(
-        default=0, metadata=_("Most real-time connections of one user; 0: no limit.", least=0)
     )
 
 

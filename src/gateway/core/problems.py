@@ -65,6 +65,7 @@ CATALOGUE: Final = _kinds(
     Kind("media_type", 415, "The content type is not taken here", "BR"),
     Kind("expectation_failed", 417, "Only 100-continue can be expected", "BR"),
     Kind("upgrade_required", 426, "A WebSocket is opened here", "BR"),
+    Kind("rate_limited", 429, "A limit is used up", "RL", retriable=True),
     Kind("head_too_large", 431, "The header section is too large", "TL"),
     Kind("method_unknown", 501, "The method is not implemented here", "BR"),
     Kind("version_unsupported", 505, "Only HTTP/1.0 and HTTP/1.1 are spoken here", "BR"),
@@ -76,6 +77,8 @@ CATALOGUE: Final = _kinds(
     Kind("draining", 503, "This instance is shutting down", "DR", retriable=True),
     Kind("forward_overload", 503, "Too much waits for another instance", "OF", retriable=True),
     Kind("too_many_connections", 503, "This instance takes no more connections", "OC", retriable=True),
+    Kind("too_many_openings", 503, "This instance opens no more connections just now", "OC", retriable=True),
+    Kind("overloaded", 503, "This instance has more to do than it can", "OL", retriable=True),
     # The backend.
     Kind("upstream_unreachable", 503, "The backend cannot be reached", "UF", retriable=True),
     Kind("upstream_no_target", 503, "No target of the backend is usable", "UH", retriable=True),

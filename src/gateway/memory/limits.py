@@ -25,9 +25,13 @@ class MemoryLimiter:
 
     Args:
         seconds: A monotonic clock.
+
+    Attributes:
+        forgotten: Keys given up so far because there were too many.
     """
 
     def __init__(self, seconds: Callable[[], float], *, most_keys: int = MOST_KEYS) -> None:
+        self.forgotten = 0
         self._seconds = seconds
         self._half = most_keys // 2
         # In two halves: when the newer one is full it becomes the older, and what was the older is forgotten.
@@ -37,12 +41,18 @@ class MemoryLimiter:
     def __len__(self) -> int:
         return len(self._newer) + len(self._older)
 
-    async def spend(self, charges: Sequence[Charge]) -> Sequence[Verdict]:
+    def spend(self, charges: Sequence[Charge]) -> list[Verdict]:
         """
-        Spend each.
+        Spend each, now.
         """
         now = self._seconds()
         return [self._spend(charge, now) for charge in charges]
+
+    def one(self, charge: Charge) -> Verdict:
+        """
+        Spend one, now.
+        """
+        return self._spend(charge, self._seconds())
 
     def _spend(self, charge: Charge, now: float) -> Verdict:
         quota, key, cost = charge
@@ -54,8 +64,26 @@ class MemoryLimiter:
         if at > now:
             self._newer[name] = at
             if len(self._newer) >= self._half:
+                self.forgotten += len(self._older)
                 self._newer, self._older = {}, self._newer
         left = remaining(at, now, quota.number, quota.per_s, quota.burst)
         if cost > (quota.burst or quota.number):
             retry_after_s = inf
         return Verdict(allowed, left, retry_after_s, max(0.0, at - now))
+
+    def behind(self, charge: Charge, full_after_s: float) -> None:
+        """
+        Take from elsewhere how much of a key is spent; what is known here counts if it is more.
+        """
+        name = (charge.quota.name, charge.key)
+        at = self._seconds() + full_after_s
+        if at > self._newer.get(name, 0.0):
+            self._newer[name] = at
+
+    async def forget(self, charges: Sequence[Charge]) -> None:
+        """
+        Let each key spend all again.
+        """
+        for quota, key, _ in charges:
+            self._newer.pop((quota.name, key), None)
+            self._older.pop((quota.name, key), None)

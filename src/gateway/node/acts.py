@@ -31,6 +31,7 @@ __all__ = [
     "Connections",
     "Disconnect",
     "Info",
+    "Limits",
     "Listeners",
     "Refresh",
     "Subscribe",
@@ -96,12 +97,20 @@ class Listeners(Act, kw_only=True, frozen=True):
     pattern: str = ""
 
 
+class Limits(Act, kw_only=True, frozen=True):
+    """Tell how the budgets of *who*, a user or an address, stand, or give them back whole."""
+
+    who: str
+    reset: bool = False
+
+
 class Info(Act, kw_only=True, frozen=True):
     """Describe the instance."""
 
 
 ACTS: Final[dict[str, type[Act]]] = {
-    kind.__name__.lower(): kind for kind in (Subscribe, Unsubscribe, Disconnect, Refresh, Connections, Listeners, Info)
+    kind.__name__.lower(): kind
+    for kind in (Subscribe, Unsubscribe, Disconnect, Refresh, Connections, Listeners, Limits, Info)
 }
 """By the name under which they travel."""
 
@@ -121,6 +130,7 @@ class Acts:
             Refresh: self._refresh,
             Connections: self._connections,
             Listeners: self._listeners,
+            Limits: self._limits,
             Info: self._info,
         }
 
@@ -217,6 +227,12 @@ class Acts:
             for name, room in self._node.hub.rooms.items()
             if room.size and (not pattern or fnmatch.fnmatchcase(name, pattern))
         }
+
+    async def _limits(self, act: Limits) -> dict[str, Any]:
+        rates = self._node.rates
+        if act.reset:
+            return {"reset": await rates.reset(act.who)}
+        return {"budgets": await rates.standing(act.who)}
 
     async def _info(self, _act: Info) -> dict[str, Any]:
         node = self._node

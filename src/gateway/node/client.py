@@ -64,6 +64,7 @@ class Client:
         expires_at: Epoch seconds at which its token ends.
         heard: Something came since the last ping.
         use: What it did, counted where somebody is told of sessions.
+        unheeded: How often it went on although it was told to wait, as ``core.gcra`` keeps it.
     """
 
     __slots__ = (
@@ -92,6 +93,7 @@ class Client:
         "subscriptions",
         "told",
         "transport",
+        "unheeded",
         "use",
         "user",
         "version",
@@ -121,6 +123,7 @@ class Client:
         self.heard = False
         self.lanes = Lanes(self)
         self.rates: dict[str, float] | None = None
+        self.unheeded = 0.0
         self._facts: dict[str, Any] | None = None
         self._gathered: list[bytes] | None = None
         self._ping_at = self._pong_by = _NEVER
@@ -144,8 +147,9 @@ class Client:
             return
         self._gathered = []
         try:
+            take = self.node.rates.frame(self) if self.node.rates.frames else self.take
             for command in commands:
-                self._take(command)
+                take(command)
                 if self.closing is not None:
                     break
         except Exception:  # A fault of ours must end this connection, not the reactor's turn.
@@ -159,7 +163,8 @@ class Client:
             if self.closing is not None:
                 self._finish()
 
-    def _take(self, command: c.Command) -> None:
+    def take(self, command: c.Command) -> None:
+        """Run a command as far as its state lets it."""
         kind = type(command.request)
         if self.state is State.OPENING:
             if kind is c.Connect and command.id:
@@ -271,9 +276,7 @@ class Client:
         self.node.watch(self, self.next_due(now))
 
     def info(self, chan_info: bytes = b"") -> ClientInfo:
-        """
-        Who it is to others.
-        """
+        """Who it is to others."""
         return ClientInfo(self.user, self.id, self.conn_info, chan_info)
 
     def facts(self) -> dict[str, Any]:
@@ -285,9 +288,7 @@ class Client:
         return self._facts
 
     def forget_facts(self) -> None:
-        """
-        Make them anew when they are next asked for: something they tell has changed.
-        """
+        """Make them anew when they are next asked for: something they tell has changed."""
         self._facts = None
 
     def identified(self, identity: Identity | None, claims: Mapping[str, Any]) -> None:

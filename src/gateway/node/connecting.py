@@ -38,12 +38,22 @@ async def connect(node: RealtimeNode, client: Client, command: c.Command) -> Non
     """
     asked = command.request
     assert isinstance(asked, c.Connect)
+    if node.rates.failures:
+        blocked = node.rates.blocked(client.opening.address)
+        if blocked is not None:
+            raise node.rates.refusal(client, blocked.refused[0][1].retry_after_s)
     identity = await _identity(node, client, asked)
     if client.closing is not None:
         return
     client.id = node.new_id()
     client.name, client.version = asked.name[:64], asked.version[:64]
     client.identified(identity, identity.claims if identity is not None else dict(client.settings.anonymous_claims))
+    if node.rates.connects:
+        waiting = node.rates.connect(client)
+        if waiting is not None:
+            await waiting
+            if client.closing is not None:
+                return
     if identity is not None and not node.has_room(client.user):
         raise Refused(CloseReason.CONNECTION_LIMIT.closing)
     node.holders.put(client)
@@ -103,7 +113,7 @@ async def _let_in(node: RealtimeNode, client: Client, command: c.Command, asked:
 async def _identity(node: RealtimeNode, client: Client, asked: c.Connect) -> Identity | None:
     opened = client.opening.identity
     if asked.token and "command" in client.settings.credentials:
-        identity = await node.identities.verify_or_close(asked.token)
+        identity = await node.identities.verify_or_close(asked.token, client.opening.address)
         if opened is not None and opened.subject != identity.subject:
             raise Refused(CloseReason.INVALID_TOKEN.closing)
         return identity

@@ -50,13 +50,21 @@ class Edge:
         plan: What holds now; assign ``plan`` to change it.
         seconds: The monotonic clock.
         journal: Who counts and logs.
+        distrusted: Told the address of whoever presented a credential that was refused.
     """
 
-    def __init__(self, plan: Plan, seconds: Callable[[], float], journal: Journal) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        seconds: Callable[[], float],
+        journal: Journal,
+        distrusted: Callable[[str], None] = lambda _host: None,
+    ) -> None:
         self.plan = plan
         self.open: set[Exchange] = set()
         self._seconds = seconds
         self._journal = journal
+        self._distrusted = distrusted
 
     def begin(self, downstream: Downstream) -> Exchange:
         """
@@ -125,6 +133,8 @@ class Edge:
         exchange.flag = kind.flag
         exchange.reason = problem.reason
         self._journal.refused(problem)
+        if kind.code == "token_invalid" and problem.reason != "expired":
+            self._distrusted(exchange.client_host)
         downstream = exchange.downstream
         if downstream.started:
             downstream.abort()

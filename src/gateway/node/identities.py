@@ -28,6 +28,7 @@ class Identities:
     Args:
         wall: Seconds since the epoch.
         refused: Counts a credential that was refused, by reason.
+        distrusted: Told the address of whoever presented one that is not acceptable.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Identities:
         revocations: Revocations,
         wall: Callable[[], float],
         refused: Callable[[str], None],
+        distrusted: Callable[[str], None],
     ) -> None:
         self._authenticate = authenticator.authenticate
         self._revoked = revocations.is_revoked
         self._wall = wall
         self.refused = refused
+        self._distrusted = distrusted
 
     async def verify(self, token: str) -> Identity:
         """
@@ -60,9 +63,9 @@ class Identities:
                 raise ClientError(ErrorCode.INTERNAL, "tokens cannot be verified now", temporary=True) from problem
             raise ClientError(ErrorCode.UNAUTHORIZED) from problem
 
-    async def verify_or_close(self, token: str) -> Identity:
+    async def verify_or_close(self, token: str, address: str) -> Identity:
         """
-        The same, where a token that is not acceptable closes the connection.
+        The same, where a token that is not acceptable closes the connection, and counts against *address*.
 
         Raises:
             ClientError: ``TOKEN_EXPIRED`` (the SDKs then get a newer one), or a temporary failure.
@@ -72,6 +75,7 @@ class Identities:
             return await self.verify(token)
         except ClientError as error:
             if error.code == ErrorCode.UNAUTHORIZED.code:
+                self._distrusted(address)
                 raise Refused(CloseReason.INVALID_TOKEN.closing) from error
             raise
 
@@ -97,7 +101,7 @@ class Identities:
         """
         if client.identity is None:
             raise ClientError(ErrorCode.BAD_REQUEST, "an anonymous connection has nothing to refresh")
-        identity = await self.verify_or_close(token)
+        identity = await self.verify_or_close(token, client.opening.address)
         if identity.subject != client.user or identity.issuer != client.identity.issuer:
             raise Refused(CloseReason.INVALID_TOKEN.closing)
         client.node.holders.drop(client)

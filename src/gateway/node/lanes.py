@@ -117,6 +117,11 @@ class Lanes:
             return
         command = begun(client, command)
         try:
+            rates = client.node.rates
+            allowed = rates.command(client, command.request) if rates.commands else None
+            if allowed is not None:
+                self._run(_when(allowed, client, command), command, lane)
+                return
             result = HANDLERS[type(command.request)](client.node, client, command)
         except ClientError as error:
             client.fail(command, error)
@@ -200,6 +205,15 @@ class Lanes:
             self._start(self._waited(held))
         if held is not None and not held and held is self._held:
             self._held = None
+
+
+async def _when(allowed: Deferred[None], client: Client, command: c.Command) -> c.Result | None:
+    """Run a command once its limits have let it pass."""
+    await allowed
+    if client.closing is not None:
+        return None
+    result = HANDLERS[type(command.request)](client.node, client, command)
+    return await result if isinstance(result, CoroutineType) else cast("c.Result | None", result)
 
 
 def _end(command: c.Command, refused: Refused) -> None:

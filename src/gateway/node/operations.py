@@ -110,6 +110,8 @@ class Operations:
         scope = o.ORDERS[name][1]
         if not key.allows(scope):
             raise ClientError(ErrorCode.PERMISSION_DENIED, f"the key lacks the scope {scope!r}")
+        if self._node.rates.server_api:
+            await self._node.rates.operation(key.name, name)
         try:
             if isinstance(order, o.Broadcast):
                 return await self.broadcast(order, key.reaches, place)

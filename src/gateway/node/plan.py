@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 
@@ -27,6 +27,8 @@ class ServedRoute:
     Attributes:
         name: The label in metrics and logs.
         template: The path as it is configured, for spans; empty where several lead here.
+        kind: A ``request``; an ``opening`` of a real-time connection; ``said``: what comes over one that stands;
+            ``own``: the gateway's own paths, which nothing limits.
         handler: Who answers.
         auth: Whether a token is required; True unless the configuration says ``auth = "none"``.
         credentials: Where the token may stand: ``header``, ``cookie``, ``query``.
@@ -47,6 +49,7 @@ class ServedRoute:
     max_body_bytes: int = 64 * 1024 * 1024
     methods: tuple[str, ...] = ()
     template: str = ""
+    kind: Literal["request", "opening", "said", "own"] = "request"
 
 
 @dataclass(frozen=True, slots=True)

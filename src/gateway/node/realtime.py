@@ -33,6 +33,7 @@ from gateway.node.hub import Hub
 from gateway.node.identities import Identities
 from gateway.node.membership import Membership
 from gateway.node.presence import Presence
+from gateway.node.rate_limits import RateLimits
 from gateway.node.realtime_spans import producing
 from gateway.node.rulebook import ChannelRule, Rulebook, encoded
 from gateway.node.sessions import SessionEvents, SessionWitness
@@ -74,6 +75,7 @@ class RealtimeNode:
         conn_infos: By WebSocket section, the expression that says what others are told of a connection.
         hooks: Lifecycle calls by kind (``on_connect``, …).
         spans: Without any nothing is recorded.
+        rates: What may be done how often.
 
     Attributes:
         clients: By public id, those that are connected.
@@ -105,6 +107,7 @@ class RealtimeNode:
         events: SessionEvents | None = None,
         witnesses: tuple[SessionWitness, ...] = (),
         spans: Spans | None = None,
+        rates: RateLimits,
     ) -> None:
         self.spans = spans or Spans.off()
         self.clock = clock
@@ -116,6 +119,7 @@ class RealtimeNode:
         self.section = section
         self.counts_use = False
         self.connections_per_user = connections_per_user
+        self.rates = rates
         self.rules = rules
         self.conn_info = conn_infos
         self.broker = stores.broker
@@ -128,7 +132,7 @@ class RealtimeNode:
         self.holders = Holders(self.users)
         self.opening: dict[Client, None] = {}
         self.streaming: dict[str, Client] = {}
-        self.identities = Identities(authenticator, revocations, wall, metrics.auth_failures.inc)
+        self.identities = Identities(authenticator, revocations, wall, metrics.auth_failures.inc, rates.failed)
         self._wheel: Wheel[Client] = Wheel(SLOT_S)
         self.background = Background(clock, self._task_failed)
         self.presence = Presence(
@@ -248,9 +252,7 @@ class RealtimeNode:
         return f"{self.bits(128):032x}"
 
     def has_room(self, user: str) -> bool:
-        """
-        Whether *user* may have one more connection.
-        """
+        """Whether *user* may have one more connection."""
         most = self.connections_per_user
         return not most or len(self.users.get(user, ())) < most
 

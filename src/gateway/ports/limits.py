@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
-__all__ = ["Charge", "Quota", "RateLimiter", "Verdict"]
+from twisted.internet.defer import Deferred
+
+__all__ = ["Charge", "LocalLimiter", "Quota", "RateLimiter", "Verdict", "Verdicts"]
 
 
 class Quota(NamedTuple):
@@ -36,7 +38,7 @@ class Charge(NamedTuple):
 
     Attributes:
         key: Whose: an address, a user.
-        cost: Whole units, at least 1.
+        cost: Whole units; 0 spends nothing and asks how it stands.
     """
 
     quota: Quota
@@ -53,12 +55,17 @@ class Verdict(NamedTuple):
         remaining: Units that could be spent now.
         retry_after_s: When it would be allowed; 0 if it was, infinity if it costs more than the burst.
         full_after_s: When as much as ever can be spent, if nothing is until then.
+        away: The store was not asked, or did not answer in time.
     """
 
     allowed: bool
     remaining: int
     retry_after_s: float
     full_after_s: float
+    away: bool = False
+
+
+Verdicts = Sequence[Verdict]
 
 
 class RateLimiter(Protocol):
@@ -66,10 +73,44 @@ class RateLimiter(Protocol):
     Spends exactly: of all that ask, on whichever instance, no more than the quota pass.
     """
 
-    async def spend(self, charges: Sequence[Charge]) -> Sequence[Verdict]:
+    def spend(self, charges: Sequence[Charge]) -> Verdicts | Deferred[Verdicts]:
         """
-        Spend each of *charges*, in one step to the store.
+        Spend each of *charges*, in one step to the store: now where nothing must be asked, else later.
 
         Each is atomic and stands for itself: one that is refused costs nothing, the others are spent. Never
         fails: while the store is away the verdict is what the quota's ``when_away`` says.
         """
+
+    async def forget(self, charges: Sequence[Charge]) -> None:
+        """
+        Let each key spend all again.
+
+        Raises:
+            StoreUnavailable: it is not known whether they may.
+        """
+
+
+class LocalLimiter(Protocol):
+    """
+    Counts in this process alone, so nobody waits (a ``RateLimiter``, too).
+
+    Attributes:
+        forgotten: Keys given up so far because there were too many.
+    """
+
+    forgotten: int
+
+    def __len__(self) -> int:
+        """How many keys are kept."""
+
+    def spend(self, charges: Sequence[Charge]) -> Verdicts:
+        """Spend each, now."""
+
+    def one(self, charge: Charge) -> Verdict:
+        """Spend one, now."""
+
+    def behind(self, charge: Charge, full_after_s: float) -> None:
+        """Take from elsewhere how much of a key is spent; what is known here counts if it is more."""
+
+    async def forget(self, charges: Sequence[Charge]) -> None:
+        """Let each key spend all again."""

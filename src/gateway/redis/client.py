@@ -58,12 +58,14 @@ class Store(Protocol):
     Attributes:
         keys: Names of keys and topics.
         available: Calls can be answered now.
+        single: One server has every key: a script may take any of them.
         chain: The life of the data, see ``lineage``. A script that finds a stream of a smaller one (as texts) begins a new
             epoch; one that finds a greater one answers with the error ``STALE`` and that chain as the last word: the
             caller's is old, which ``run`` mends by asking anew and trying once more.
     """
 
     keys: Keys
+    single: bool
 
     @property
     def available(self) -> bool: ...  # noqa: D102
@@ -72,7 +74,7 @@ class Store(Protocol):
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Part | Chain]) -> Any:
         """
-        Run a script; all *keys* are of one slot, topics it publishes to among them, and ``CHAIN`` an argument of those
+        Run a script; all *keys* are of one slot unless the store is ``single``, topics it publishes to among them, and ``CHAIN`` an argument of those
         that touch streams.
 
         Raises:
@@ -224,6 +226,8 @@ class Redis:
         fresh: Makes a name nobody else makes.
         event: Called with the name and fields of what operators should know.
     """
+
+    single = True
 
     def __init__(
         self,

@@ -53,6 +53,8 @@ class RedisCluster:
         event: Called with the name and fields of what operators should know.
     """
 
+    single = False
+
     def __init__(
         self,
         reactor: Any,

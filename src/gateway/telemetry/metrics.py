@@ -90,6 +90,22 @@ class Metrics:
         self.jwks_age = Reading("gateway_jwks_age_seconds", "Age of the keys of an issuer.", ("issuer",))
         self.token_cache = Reading("gateway_token_cache_entries", "Verified tokens remembered.")
 
+        # Limits.
+        self.limit_decisions = Tally(
+            "gateway_ratelimit_decisions",
+            "What limits let pass or refused, and who counted it: redis, memory, or away from Redis.",
+            ("policy", "decision", "store"),
+        )
+        self.limit_keys = Reading("gateway_ratelimit_keys", "Keys whose budgets are kept in this process.")
+        self.limit_keys_forgotten = Reading(
+            "gateway_ratelimit_keys_forgotten", "Keys given up because there were too many.", counter=True
+        )
+        self.openings_refused = Reading(
+            "gateway_openings_refused", "Real-time connections told to come back.", counter=True
+        )
+        self.shed = Reading("gateway_requests_shed", "Requests refused because the instance was late.", counter=True)
+        self.shed_share = Reading("gateway_shed_share", "How much of new work is refused now, from 0 to 1.")
+
         # Traces.
         self.spans = Tally("gateway_spans", "Spans made, by what became of them.", ("outcome",))
         self.span_exports = Tally("gateway_span_exports", "Attempts to send spans, by outcome.", ("outcome",))

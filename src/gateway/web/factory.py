@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from ipaddress import IPv6Address
 from typing import Any
 from typing import Protocol as Shape
 
@@ -19,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gateway.config.sections import Limits
+from gateway.core.address import group
 from gateway.net.transports import is_reset, pending_bytes
 from gateway.ports.http import HttpHandler, Peer
 from gateway.web.channel import Channel
@@ -139,7 +139,7 @@ class ChannelFactory:
         limits = self.limits
         most = limits.connections or self.capacity
         each = limits.connections_per_address
-        host = _counted_as(peer.host)
+        host = group(peer.host)
         here = self._addresses.get(host, 0)
         if (most and len(self._open) >= most) or (each and here >= each and host != "unix"):
             self.refused += 1
@@ -161,7 +161,7 @@ class ChannelFactory:
         self._open.discard(channel)
         self._stalled.pop(channel, None)
         self.held.discard(channel)
-        host = _counted_as(channel.peer.host)
+        host = group(channel.peer.host)
         left = self._addresses.get(host, 1) - 1
         if left:
             self._addresses[host] = left
@@ -293,11 +293,3 @@ def peer_of(addr: Any) -> Peer:
 
 def _plain(host: str) -> str:
     return host[7:] if host.startswith("::ffff:") and "." in host else host
-
-
-def _counted_as(host: str) -> str:
-    """What connections are counted by: the address, of IPv6 the /64, which is one subscriber's."""
-    if ":" not in host:
-        return host
-    address = IPv6Address(host.partition("%")[0])
-    return str(IPv6Address(int(address) >> 64 << 64))

@@ -10,6 +10,7 @@ from gateway.config.checks import (
     events,
     files,
     identity,
+    limits,
     listening,
     realtime,
     routes,
@@ -34,6 +35,7 @@ def check(config: Config, walk: Walk) -> None:
     routes.check(config, walk)
     realtime.check(config, walk)
     events.check(config, walk)
+    limits.check(config, walk)
     store.check(config, walk)
     workers.check(config, walk)
     tracing.check(config, walk)
