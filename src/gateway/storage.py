@@ -91,7 +91,14 @@ class Storage:
             spool = config.events.spool
             if spool is not None:
                 self.spool = FileSpool(reactor, SpoolFile(spool, _fresh()), wall=wall, event=self._event, failed=failed)
-            self.stores = memory_stores(MemoryChannels(reactor.seconds, wall), bus, wall, self.spool)
+            self.stores = memory_stores(
+                MemoryChannels(reactor.seconds, wall),
+                bus,
+                wall,
+                self.spool,
+                most_events=config.events.most_waiting,
+                most_bytes=config.events.memory_bytes,
+            )
             return
         from gateway.redis.connect import connect
         from gateway.redis.limits import RedisLimiter

@@ -81,14 +81,26 @@ class Process:
         window_s: How long a session may be resumed.
     """
 
-    def __init__(self, folder: Path, *, at: float = 0.0, window_s: float = 30.0, file: SpoolFile | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        at: float = 0.0,
+        window_s: float = 30.0,
+        file: SpoolFile | None = None,
+        most_bytes: int = 10**8,
+    ) -> None:
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.clock = Clock()
         self.clock.rightNow = 1.8e9 + at
         self.spool = spool_in(folder, self.clock.seconds, self.said, file)
         bus = MemoryBus(MemoryCluster(), self.clock, lambda *_: None)
         self.stores = memory_stores(
-            MemoryChannels(self.clock.seconds, self.clock.seconds), bus, self.clock.seconds, self.spool
+            MemoryChannels(self.clock.seconds, self.clock.seconds),
+            bus,
+            self.clock.seconds,
+            self.spool,
+            most_bytes=most_bytes,
         )
         self._window_s = window_s
 

@@ -149,6 +149,30 @@ async def test_what_waits_for_a_disk_is_bounded(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_waits_to_be_told_is_bounded(tmp_path: Path) -> None:
+    """
+    In entries and in bytes: what does not fit is counted and not in the file, and there is room again for what is told.
+    """
+    process = Process(tmp_path, most_bytes=3000)
+    await process.start()
+    for number in range(1, 10):
+        await process.opened(number)
+    backlog = await process.stores.events.backlog()
+    assert (backlog.waiting, backlog.lost) == (7, 2)
+    taken = await process.stores.events.take("x", ALL, 100)
+    await process.stores.events.done([taken[3].ref, taken[0].ref])
+    await process.opened(10)
+    await process.opened(11)
+    assert await process.stores.events.backlog() == backlog
+    await process.opened(12)
+    assert (await process.stores.events.backlog()).lost == 3
+    await process.stop()
+    after = await restarted(tmp_path, at=1.0)
+    assert len(await after.told()) == 7
+    await after.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_file_is_one_process_s(tmp_path: Path) -> None:
     """
     A second process is told that the file is locked and goes on without; when the first is gone it has the file.

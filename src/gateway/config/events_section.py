@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from gateway.config.fields import MIB
 from gateway.config.fields import key as _
 from gateway.config.realtime_sections import BackendCall
 
@@ -41,6 +42,12 @@ class Events(BackendCall):
         default=200_000,
         metadata=_(
             "Events that wait, a 64th of them for each partition of sessions; those beyond are lost and counted."
+        ),
+    )
+    memory_bytes: int = field(
+        default=64 * MIB,
+        metadata=_(
+            "What they may take without Redis, in memory and again in the spool; likewise. With Redis its `maxmemory` decides."
         ),
     )
     spool: Path | None = field(

@@ -10,12 +10,19 @@ from dataclasses import replace
 from itertools import islice, takewhile
 from math import inf
 from operator import itemgetter
+from typing import Final
 
 from gateway.core.partitions import PARTITIONS, partition_of
 from gateway.ports.sessions import MOST_EVENTS, TAKEN_S, Backlog, Event, OutboxEvent, SessionRecord
 from gateway.ports.spool import Spool
 
-__all__ = ["MemoryOutbox"]
+__all__ = ["MOST_BYTES", "MemoryOutbox"]
+
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""What the events of an outbox may take if nothing else is said."""
+
+EVENT_BYTES: Final = 400
+"""What an event takes beside its data, about."""
 
 
 class MemoryOutbox:
@@ -24,13 +31,24 @@ class MemoryOutbox:
 
     Args:
         wall: Seconds since the epoch.
+        most: Events that wait, a 64th of them in each partition.
+        most_bytes: What they may take, all together.
         spool: Where what waits is written down; nothing is given away that does not stand there.
     """
 
-    def __init__(self, wall: Callable[[], float], *, most: int = MOST_EVENTS, spool: Spool | None = None) -> None:
+    def __init__(
+        self,
+        wall: Callable[[], float],
+        *,
+        most: int = MOST_EVENTS,
+        most_bytes: int = MOST_BYTES,
+        spool: Spool | None = None,
+    ) -> None:
         self._wall = wall
         self._spool = spool
-        self._most = most // PARTITIONS
+        self._most = max(1, most // PARTITIONS)
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._queues: list[deque[OutboxEvent]] = [deque() for _ in range(PARTITIONS)]
         self._takers: dict[int, tuple[str, float]] = {}
         self._last = 0
@@ -44,9 +62,11 @@ class MemoryOutbox:
             return
         partition = partition_of(record.id)
         queue = self._queues[partition]
-        if len(queue) >= self._most:
+        size = EVENT_BYTES + len(event.data)
+        if len(queue) >= self._most or self._bytes + size > self._most_bytes:
             self._lost[partition] += 1
             return
+        self._bytes += size
         self._last += 1
         ref = f"{partition}:{self._last}"
         queue.append(OutboxEvent(ref, event.id, record.id, at, record.started_at, record.resumes, event.data))
@@ -59,6 +79,7 @@ class MemoryOutbox:
         """
         for event in events:
             self._last += 1
+            self._bytes += _size(event)
             partition = partition_of(event.session)
             self._queues[partition].append(replace(event, ref=f"{partition}:{self._last}"))
 
@@ -109,8 +130,11 @@ class MemoryOutbox:
         for partition in {int(ref.partition(":")[0]) for ref in refs}:
             queue = self._queues[partition]
             while queue and queue[0].ref in gone:
-                gone.remove(queue.popleft().ref)
+                event = queue.popleft()
+                gone.remove(event.ref)
+                self._bytes -= _size(event)
             if gone:  # Told out of turn; a rare thing, and the only one that costs.
+                self._bytes -= sum(_size(event) for event in queue if event.ref in gone)
                 self._queues[partition] = deque(event for event in queue if event.ref not in gone)
 
     async def backlog(self, partitions: Collection[int] = range(PARTITIONS)) -> Backlog:
@@ -120,6 +144,10 @@ class MemoryOutbox:
         queues = [self._queues[partition] for partition in partitions]
         oldest = min((queue[0].at for queue in queues if queue), default=0.0)
         return Backlog(sum(map(len, queues)), sum(self._lost[partition] for partition in partitions), oldest)
+
+
+def _size(event: OutboxEvent) -> int:
+    return EVENT_BYTES + len(event.data)
 
 
 def _number(ref: str) -> int:

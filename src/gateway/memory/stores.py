@@ -10,10 +10,11 @@ from typing import Final
 from gateway.memory.broker import MemoryBroker, MemoryChannels
 from gateway.memory.idempotency import MemoryIdempotency
 from gateway.memory.instances import MemoryInstances
-from gateway.memory.outbox import MemoryOutbox
+from gateway.memory.outbox import MOST_BYTES, MemoryOutbox
 from gateway.memory.presence import Attendance, MemoryPresence
 from gateway.memory.sessions import MemorySessions
 from gateway.ports.cluster import ClusterBus
+from gateway.ports.sessions import MOST_EVENTS
 from gateway.ports.spool import Contents, Spool
 from gateway.ports.stores import Stores
 
@@ -25,7 +26,13 @@ GRACE_S: Final = 5.0
 
 
 def memory_stores(
-    channels: MemoryChannels, bus: ClusterBus, wall: Callable[[], float], spool: Spool | None = None
+    channels: MemoryChannels,
+    bus: ClusterBus,
+    wall: Callable[[], float],
+    spool: Spool | None = None,
+    *,
+    most_events: int = MOST_EVENTS,
+    most_bytes: int = MOST_BYTES,
 ) -> Stores:
     """
     Make one of each; nodes that are to share them have a broker, a presence and a bus of their own.
@@ -33,8 +40,11 @@ def memory_stores(
     Args:
         wall: Seconds since the epoch.
         spool: Where sessions and events are written down.
+        most_events: That wait to be told.
+        most_bytes: What they may take.
     """
-    events, owed = MemoryOutbox(wall, spool=spool), MemoryOutbox(wall)
+    events = MemoryOutbox(wall, most=most_events, most_bytes=most_bytes, spool=spool)
+    owed = MemoryOutbox(wall)
     return Stores(
         broker=MemoryBroker(channels),
         presence=MemoryPresence(Attendance(channels, wall)),
