@@ -117,6 +117,7 @@ class Gateway:
             spawn=self.background.spawn,
             failed=self._task_failed,
         )
+        self.tracing.spans.privacy = config.privacy.of("traces")
 
         # Identity.
         self.fetch = Fetcher(reactor)

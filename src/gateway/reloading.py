@@ -80,6 +80,8 @@ class Reloading:
             restart.append("listen.workers")
         if config.events.spool != gateway.config.events.spool:
             restart.append("events.spool")
+        if config.privacy != gateway.config.privacy:
+            restart.append("privacy")
 
         def change() -> None:
             before, gateway.config = gateway.config, config

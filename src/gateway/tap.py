@@ -133,7 +133,7 @@ def makeService(options: Options) -> IService:
         name = parent.get("reactor") or ""
         return Parent(reactor, text, config, path, logs, spawn, reactor_name=name, log_path=log_path)
 
-    logs = Logs(sink, pretty=pretty, level=config.log.level)
+    logs = Logs(sink, pretty=pretty, level=config.log.level, privacy=config.privacy.of("logs"))
     if several:
         logs.sign(worker="parent")
     return GatewayService(reactor, make, logs, log_path, daemon=daemon)
@@ -169,7 +169,8 @@ def work(begin: Begin, end: socket.socket, turns: int) -> None:
         attach(reactor, end, child.line)
         return child
 
-    logs = Logs(Sink(1, turns=turns), pretty=begin.pretty, level=config.log.level)
+    privacy = config.privacy.of("logs")
+    logs = Logs(Sink(1, turns=turns), pretty=begin.pretty, level=config.log.level, privacy=privacy)
     logs.sign(worker=str(begin.number))
     log_path = Path(begin.log_path) if begin.log_path else None
     cannot = lambda reason: tell_now(mouth, "cannot_start", reason)  # noqa: E731

@@ -23,7 +23,7 @@ BAD = Path(__file__).parent / "bad"
 
 ENVIRON = {
     name: f"correct-horse-battery-staple-{name}"
-    for name in ("JWT_SECRET", "GAME_ADMIN_KEY", "ADMIN_KEY", "REDIS_PASSWORD")
+    for name in ("JWT_SECRET", "GAME_ADMIN_KEY", "ADMIN_KEY", "REDIS_PASSWORD", "PRIVACY_KEY")
 }
 """What the examples take from the environment."""
 

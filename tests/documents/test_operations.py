@@ -17,7 +17,7 @@ from gateway.telemetry.realtime import RealtimeMetrics
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "gateway"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
+LOGS = (ROOT / "docs" / "logs.md").read_text("utf-8")
 
 _link = re.compile(r"\]\(([^)\s]+)\)")
 _heading = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -53,31 +53,39 @@ def test_links_lead_somewhere(page: Path, target: str) -> None:
         assert anchor in anchors(there)
 
 
-def events(source: str) -> Iterator[str]:
-    """The events that a module writes."""
+def events(source: str) -> Iterator[tuple[str, set[str]]]:
+    """The events that a module writes, with the fields that stand beside their names."""
     for node in ast.walk(ast.parse(source)):
         names: list[ast.expr] = []
+        fields: set[str] = set()
         if isinstance(node, ast.Call) and node.args and isinstance(node.func, ast.Attribute):
             names = node.args[:1] if node.func.attr in _TELLING else []
+            keys = [key for given in node.args[1:] if isinstance(given, ast.Dict) for key in given.keys]
+            fields = {word.arg for word in node.keywords if word.arg is not None}
+            fields |= {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "event":
             names = [each for each in ast.walk(node.value) if isinstance(each, ast.Constant)]
         for name in names:
             if isinstance(name, ast.Constant) and isinstance(name.value, str) and _event.fullmatch(name.value):
-                yield name.value
+                yield name.value, fields
 
 
 def test_every_event_is_explained() -> None:
     """
-    The table of log events has each event that is written, and no other.
+    The table of log events has each event that is written with its fields, and no other event.
     """
-    written = {event for path in SOURCE.rglob("*.py") for event in events(path.read_text("utf-8"))}
-    explained = {
-        event
-        for line in OPERATIONS.splitlines()
-        if line.startswith("| `")
-        for event in re.findall(r"`([a-z]+\.[a-z_]+)`", line.split("|")[1])
-    }
-    assert explained == written
+    explained: dict[str, set[str]] = {}
+    for line in LOGS.splitlines():
+        if line.startswith("| `"):
+            names, fields = line.split("|")[1:3]
+            known = set(re.findall(r"`(\w+)`", fields))
+            explained.update(dict.fromkeys(re.findall(r"`([a-z]+\.[a-z_]+)`", names), known))
+    written: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        for event, some in events(path.read_text("utf-8")):
+            written.setdefault(event, set()).update(some)
+    assert explained.keys() == written.keys()
+    assert {event: some - explained[event] for event, some in written.items() if some - explained[event]} == {}
 
 
 def test_metrics_that_are_named_exist() -> None:

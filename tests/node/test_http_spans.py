@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from gateway.core.address import AddressRule
 from gateway.core.identity import Identity
+from gateway.core.privacy import Privacy
 from gateway.core.problems import Problem
 from gateway.core.routes import Entry, RouteTable
 from gateway.node.edge import Edge
@@ -246,3 +247,15 @@ def test_a_request_that_goes_on_is_told_meanwhile() -> None:
     for exchange in (waiting, stream):
         site.edge.ended(exchange, whole=False)
     assert len(site.told()) == 2
+
+
+def test_people_are_written_as_the_configuration_says() -> None:
+    """
+    A span has neither the whole address nor the user's own id where those are not to be kept.
+    """
+    site = Site()
+    site.spans.privacy = privacy = Privacy("short", "hash", b"correct-horse-battery-staple")
+    site.ask("/api/players/7", {"Authorization": "alice"}, Peer("192.0.2.7", 5000))
+    told = said(site.told()[0])
+    assert (told["client.address"], told["network.peer.address"]) == ("192.0.2.0/24", "192.0.2.0/24")
+    assert told["user.id"] == privacy.user("alice")

@@ -15,12 +15,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.node.recording import Recorded, head
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from gateway.core.identity import Identity
+from gateway.core.path import Target
+from gateway.core.privacy import Privacy
+from gateway.core.routes import RouteTable
+from gateway.core.trace import new
+from gateway.node.edge import Edge
+from gateway.node.http_spans import RequestSpans
+from gateway.node.journal import HttpJournal
+from gateway.node.plan import Plan, ServedRoute
+from gateway.ports.http import Exchange, Peer
 from gateway.telemetry.access import AccessLine, AccessLog
 from gateway.telemetry.logs import MAX_TEXT, Logs, LogsBridge
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.sink import Sink
+from gateway.telemetry.spans import Spans
 
 
 @contextmanager
@@ -278,3 +291,44 @@ def test_who_dies_in_its_turn_gives_it_back() -> None:
     sink.stop()
     for descriptor in (turns, stuck, unread, reader, writer):
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("pretty", [False, True])
+def test_people_are_written_as_the_configuration_says(tmp_path: Path, *, pretty: bool) -> None:
+    """
+    Neither a whole address nor a user's own id is in a line, in whichever of its fields they stand.
+    """
+    privacy = Privacy("short", "hash", b"correct-horse-battery-staple")
+    with writing(tmp_path / "log") as sink:
+        logs = Logs(sink, pretty=pretty, privacy=privacy)
+        logs.logger().info("client.malformed", address="203.0.113.77", user="alice", peer="2001:db8::1")
+        logs.logger().info("admin.revoke", subject="alice")
+        access = AccessLog(logs, lambda: 1_800_000_000.0)
+        journal = HttpJournal(Metrics(), access, logs.logger(), RequestSpans(Spans.off()))
+        edge = Edge(Plan((Known(),), RouteTable([]), ""), lambda: 1.0, journal)
+        for usual in (True, False):
+            exchange = edge.begin(Recorded(head("GET", "/x"), Peer("203.0.113.77", 1)))
+            exchange.flag = "" if usual else "UT"
+            edge.ended(exchange, whole=True)
+        journal.malformed(Peer("203.0.113.77", 1), 400, "bad_request", b"nonsense")
+    text = (tmp_path / "log").read_text()
+    assert "alice" not in text
+    assert ".77" not in text
+    assert text.count(privacy.user("alice")) == 4
+    assert text.count("203.0.113.0/24") == 7
+    assert text.count("2001:db8::/48") == 1
+
+
+class Known:
+    """A filter that knows who asks, as those of the gateway do, and has the backend's answer."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.client_host = exchange.peer.host
+        exchange.identity = Identity("alice", "test", 2e9)
+        exchange.trace = new(lambda _: 1)
+        exchange.target = Target(b"/x", ("x",), b"", b"/x")
+        exchange.route = ServedRoute("x", self, auth=False)
+        exchange.status, exchange.attempts = 200, 1
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answered before."""

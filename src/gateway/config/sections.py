@@ -17,6 +17,7 @@ from gateway.config.events_section import Events
 from gateway.config.fields import KIB, Network, Secret
 from gateway.config.fields import key as _
 from gateway.config.limit_sections import LimitPolicy, Limits
+from gateway.config.privacy_section import Privacy
 from gateway.config.realtime_sections import Channel, Realtime, Rpc, WebSocket
 from gateway.config.store_section import Store
 from gateway.config.tracing_section import Tracing
@@ -299,6 +300,7 @@ class Config:
     admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port.", at="admin.key"))
     log: Log = field(default_factory=Log, metadata=_("The log."))
     tracing: Tracing = field(default_factory=Tracing, metadata=_("Traces."))
+    privacy: Privacy = field(default_factory=Privacy, metadata=_("How people are written down."))
     drain_timeout_s: float = field(
         default=30.0,
         metadata=_(

@@ -114,16 +114,16 @@ class HttpJournal:
         # A plain request to a backend: the same line, from text that was encoded before. The path is
         # canonical, an id ours or taken only without signs that need an escape.
         path = target.path if len(target.path) <= MAX_PATH else target.path[:MAX_PATH]
-        quoted = access.quoted
+        quoted, addresses = access.quoted, access.addresses
         identity = exchange.identity
         agent = head.fields.get(b"user-agent")
         sent = f',"bytes_out":{bytes_out}' if bytes_out else ""
-        sub = f',"sub":{quoted[identity.subject]}' if identity is not None else ""
+        sub = f',"sub":{access.users[identity.subject]}' if identity is not None else ""
         ua = f',"ua":{quoted[agent]}' if agent else ""
         access.put(
             f'{kind.begins}"ts":"{access.stamp()}"{kind.asked}"path":"{path.decode("ascii")}"{kind.answered}'
             f'"duration_ms":{lasted * 1000:.3f},"route":{quoted[name]}{sent}'
-            f',"client":{quoted[exchange.client_host]},"peer":{quoted[exchange.peer.host]}{sub}'
+            f',"client":{addresses[exchange.client_host]},"peer":{addresses[exchange.peer.host]}{sub}'
             f',"request_id":"{exchange.request_id}","trace_id":"{trace.trace_id}"'
             f',"upstream":{quoted[upstream]},"target":{quoted[exchange.upstream_target]}'
             f',"attempts":1,"ttfb_ms":{exchange.upstream_ttfb_s * 1000:.3f}{ua}{_ENDS[head.minor][exchange.peer.tls]}'
@@ -152,6 +152,7 @@ class HttpJournal:
         path = (target.path if target is not None else head.target.partition(b"?")[0])[:MAX_PATH]
         identity = exchange.identity
         trace = exchange.trace
+        privacy = access.privacy
         return AccessLine(
             event="request",
             level=_level(status),
@@ -165,9 +166,9 @@ class HttpJournal:
             reason=exchange.reason,
             bytes_in=downstream.bytes_in,
             bytes_out=downstream.bytes_out,
-            client=exchange.client_host,
-            peer=exchange.peer.host,
-            sub=identity.subject if identity is not None else "",
+            client=privacy.address(exchange.client_host),
+            peer=privacy.address(exchange.peer.host),
+            sub=privacy.user(identity.subject) if identity is not None else "",
             request_id=exchange.request_id,
             trace_id=trace.trace_id if trace is not None else "",
             upstream=exchange.upstream,
@@ -203,8 +204,8 @@ class HttpJournal:
                 route=_NO_ROUTE,
                 flag="BR",
                 reason=code,
-                client=peer.host,
-                peer=peer.socket_host,
+                client=access.privacy.address(peer.host),
+                peer=access.privacy.address(peer.socket_host),
                 tls=peer.tls,
                 whole=False,
             )

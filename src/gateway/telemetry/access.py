@@ -61,8 +61,14 @@ class AccessLine(msgspec.Struct, omit_defaults=True):
 class _Quoted(dict[str | bytes, str]):
     """Text, or bytes as Latin-1, to its JSON form with the quotes; encodes at first sight, and forgets in time."""
 
+    def __init__(self, written: Callable[[str], str] | None = None) -> None:
+        super().__init__()
+        self._written = written
+
     def __missing__(self, text: str | bytes) -> str:
         plain = text[:_LONGEST].decode("latin-1") if isinstance(text, bytes) else text
+        if self._written is not None:
+            plain = self._written(plain)
         quoted = msgspec.json.encode(plain.encode("utf-8", "backslashreplace").decode()).decode()
         if len(text) <= _LONGEST:
             if len(self) >= _REMEMBERED:
@@ -81,6 +87,8 @@ class AccessLog:
     Attributes:
         json: Lines are JSON, so that ``put`` may be used.
         quoted: Text to its JSON form; of bytes, the first 256 as Latin-1.
+        addresses: The same of an address as it may be told; ``users`` of a user's id.
+        privacy: How those are written.
     """
 
     def __init__(self, logs: Logs, wall: Callable[[], float]) -> None:
@@ -95,6 +103,9 @@ class AccessLog:
         self._prefix = ""
         self.json = not logs.pretty
         self.quoted = _Quoted()
+        self.privacy = privacy = logs.privacy
+        self.addresses = self.quoted if privacy.whole else _Quoted(privacy.address)
+        self.users = self.quoted if privacy.whole else _Quoted(privacy.user)
 
     def stamp(self) -> str:
         """Return the time in ISO 8601 with milliseconds, UTC."""

@@ -18,6 +18,7 @@ import structlog
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
+from gateway.core.privacy import WHOLE, Privacy
 from gateway.telemetry.sink import Sink
 
 __all__ = ["Logs", "LogsBridge"]
@@ -33,6 +34,7 @@ _TWISTED_LEVELS = {
     LogLevel.error: "error",
     LogLevel.critical: "critical",
 }
+_PEOPLE = {"address": "address", "peer": "address", "user": "user", "subject": "user"}
 # twistd finds its plugins without their cache too; a read-only installation is nothing to report.
 _NOISE = ("Starting factory", "Stopping factory", "Unable to write to plugin cache")
 
@@ -60,13 +62,16 @@ class Logs:
         sink: Where lines go.
         pretty: For a person at a terminal; else JSON.
         level: The least severe level shown.
+        privacy: How people are written, in the fields ``address``, ``peer``, ``user`` and ``subject``.
 
     Attributes:
+        privacy: As given; access lines are written by it, too.
         tail: How each JSON line ends that structlog does not make: who writes it, ``}`` and a line end.
     """
 
-    def __init__(self, sink: Sink, *, pretty: bool, level: str = "info") -> None:
+    def __init__(self, sink: Sink, *, pretty: bool, level: str = "info", privacy: Privacy = WHOLE) -> None:
         self.sink = sink
+        self.privacy = privacy
         self.pretty = pretty
         self.tail = b"}\n"
         self._level = _LEVELS[level]
@@ -79,6 +84,7 @@ class Logs:
         self._processors: list[Any] = [
             self._filter,
             self._sign,
+            *([] if privacy.whole else [self._private]),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
@@ -95,6 +101,13 @@ class Logs:
     def _sign(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         # A line about another instance names that one.
         return {**self._writer, **event}
+
+    def _private(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for key, written in _PEOPLE.items():
+            value = event.get(key)
+            if isinstance(value, str):
+                event[key] = getattr(self.privacy, written)(value)
+        return event
 
     def sign(self, **writer: str) -> None:
         """

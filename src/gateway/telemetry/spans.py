@@ -28,6 +28,7 @@ from opentelemetry.trace import (
 )
 
 from gateway.core.ids import Bits
+from gateway.core.privacy import WHOLE, Privacy
 from gateway.core.trace import TraceContext, new
 from gateway.telemetry.metrics import package_version
 from gateway.telemetry.sampling import Sampling
@@ -71,6 +72,9 @@ LIMITS: Final = SpanLimits(
     max_span_attribute_length=LONGEST,
 )
 
+_ADDRESSES: Final = ("client.address", "network.peer.address")
+_USERS: Final = ("user.id",)
+
 STEP_S: Final = 0.001
 """A wall clock that differs by less from the monotonic one has not been set."""
 
@@ -88,6 +92,7 @@ class Spans:
     Attributes:
         on: Somebody takes spans; without anybody no trace is recorded here.
         sampling: Which traces are recorded.
+        privacy: How people are written.
     """
 
     __slots__ = (
@@ -101,6 +106,7 @@ class Spans:
         "_tracer",
         "_wall",
         "on",
+        "privacy",
         "sampling",
     )
 
@@ -108,6 +114,7 @@ class Spans:
         self, seconds: Callable[[], float], wall: Callable[[], float], bits: Bits, random: Callable[[], float]
     ) -> None:
         self.on = False
+        self.privacy = WHOLE
         self.sampling = Sampling(seconds)
         self._seconds = seconds
         self._wall = wall
@@ -213,6 +220,8 @@ class Spans:
         tracer = self._tracer
         if not self.on or tracer is None:
             return
+        if not self.privacy.whole:
+            attributes = _private(attributes, self.privacy)
         offset = self._wall() - self._seconds()
         if abs(offset - self._offset) > STEP_S:
             self._offset = offset
@@ -230,6 +239,14 @@ class Spans:
         if failed:
             span.set_status(StatusCode.ERROR)
         span.end(int((max(began, ended) + offset) * 1e9))
+
+
+def _private(attributes: Attributes, privacy: Privacy) -> Attributes:
+    """Write people as *privacy* says."""
+    said = dict(attributes)
+    for names, written in ((_ADDRESSES, privacy.address), (_USERS, privacy.user)):
+        said.update({name: written(str(said[name])) for name in names if name in said})
+    return said
 
 
 def resource_of(service: str, more: Mapping[str, str]) -> tuple[dict[str, Any], str]:

@@ -12,6 +12,7 @@ from gateway.config.checks import (
     identity,
     limits,
     listening,
+    privacy,
     realtime,
     routes,
     store,
@@ -39,4 +40,5 @@ def check(config: Config, walk: Walk) -> None:
     store.check(config, walk)
     workers.check(config, walk)
     tracing.check(config, walk)
+    privacy.check(config, walk)
     files.check(config, walk)
