@@ -28,8 +28,16 @@ from gateway.telemetry.spans import Spans
 from gateway.upstream.calls import GrpcUpstream
 
 pytestmark = pytest.mark.timeout(60)
+CLIENT: list[Any] = ["lean"]
 METHOD = "/test.Service/Method"
 STREAM = "/test.Service/Stream"
+
+
+@pytest.fixture(autouse=True, params=["lean", "grpcio"])
+def client(request: pytest.FixtureRequest) -> Any:
+    """Every promise holds for both of those who make calls."""
+    CLIENT[0] = request.param
+    return request.param
 
 
 def echo(request: bytes, context: Any) -> bytes:
@@ -38,7 +46,8 @@ def echo(request: bytes, context: Any) -> bytes:
 
 @asynccontextmanager
 async def upstream(*ports: int, **options: Any) -> AsyncIterator[GrpcUpstream]:
-    section = replace(Upstream(name="test", grpc=tuple(f"127.0.0.1:{port}" for port in ports)), **options)
+    targets = tuple(f"127.0.0.1:{port}" for port in ports)
+    section = replace(Upstream(name="test", grpc=targets, client=CLIENT[0]), **options)
     made = GrpcUpstream(section, reactor, random.random, Metrics(), Spans.off())
     made.start()
     try:

@@ -102,6 +102,12 @@ class Upstream:
     grpc: tuple[str, ...] = field(
         default=(), metadata=_("gRPC targets: `host:port`, `grpcs://host:port`, `unix:/path`.")
     )
+    client: Literal["lean", "grpcio"] = field(
+        default="lean",
+        metadata=_(
+            "Who makes unary gRPC calls: a client of ours, which costs a tenth, or grpcio. Streams are grpcio's."
+        ),
+    )
     timeout_s: float = field(
         default=10.0, metadata=_("For the whole answer's head, retries included. A route may set its own.")
     )

@@ -63,8 +63,9 @@ class CallFailed(Exception):
         message: The status message; the backend's own words, to be masked for clients.
         local: The failure was made here (no connection, deadline, too large), not sent by the backend.
         details: Serialised ``google.rpc.Status`` of ``grpc-status-details-bin``, or empty.
-        kind: For local failures: ``connect``, ``deadline``, ``cancelled``, ``overload``,
-            ``too_large_reply``, ``too_large_request``, ``malformed``, ``no_message``, ``no_target``, ``open``.
+        kind: For local failures: ``connect`` (the backend saw nothing of it, as far as anybody knows), ``lost`` (it may
+            have), ``deadline``, ``cancelled``, ``overload``, ``too_large_reply``, ``too_large_request``,
+            ``too_large_message``, ``malformed``, ``no_message``, ``no_target``, ``open``.
         retry_after_s: When to try again, if known.
     """
 

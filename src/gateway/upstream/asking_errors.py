@@ -35,6 +35,7 @@ _NOT_TOLD: Final = frozenset((_UNAUTHENTICATED, 407, 499))
 
 _EITHER_SIDE: Final = {
     "connect": "UNAVAILABLE",
+    "lost": "UNAVAILABLE",
     "no_target": "UNAVAILABLE",
     "overload": "UNAVAILABLE",
     "open": "UNAVAILABLE",

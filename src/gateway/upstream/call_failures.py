@@ -10,7 +10,17 @@ from urllib.parse import quote
 
 from gateway.ports.calls import CallFailed, Metadata
 
-__all__ = ["TARGET_FAULTS", "UNAVAILABLE", "clean_metadata", "failure_of"]
+__all__ = [
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "INTERNAL",
+    "RESOURCE_EXHAUSTED",
+    "TARGET_FAULTS",
+    "UNAVAILABLE",
+    "clean_metadata",
+    "failure_from",
+    "failure_of",
+]
 
 CANCELLED: Final = 1
 DEADLINE_EXCEEDED: Final = 4
@@ -64,14 +74,20 @@ _value = re.compile(r"[!-~](?:[ -~]*[!-~])?|").fullmatch
 _pushback: Final = "grpc-retry-pushback-ms"
 
 
-def failure_of(error: Any, attempts: int, target: str) -> CallFailed:
+def failure_of(error: Any) -> CallFailed:
     """
     Read a finished grpcio call whose status is not OK.
     """
     status = error.code()
     code = status.value[0] if status is not None else 2
     text = error.details() or ""
-    trailing = error.trailing_metadata() or ()
+    return failure_from(code, text, error.trailing_metadata() or (), _kind(code, text))
+
+
+def failure_from(code: int, text: str, trailing: Metadata, kind: str = "") -> CallFailed:
+    """
+    Return the failure that a status and its metadata tell; of the backend unless *kind* says otherwise.
+    """
     details = b""
     retry_after_s = None
     for key, value in trailing:
@@ -79,7 +95,6 @@ def failure_of(error: Any, attempts: int, target: str) -> CallFailed:
             details = value
         elif key == _pushback and isinstance(value, str) and value.isdigit():
             retry_after_s = int(value) / 1000
-    kind = _kind(code, text)
     return CallFailed(
         code,
         text,
@@ -88,8 +103,6 @@ def failure_of(error: Any, attempts: int, target: str) -> CallFailed:
         details=details,
         metadata=[(key, value) for key, value in trailing],
         retry_after_s=retry_after_s,
-        attempts=attempts,
-        target=target,
     )
 
 

@@ -47,7 +47,7 @@ class Stream:
         except StopIteration:
             pass
         except grpc.RpcError as error:
-            failure = failure_of(error, 1, self._target)
+            failure = failure_of(error)
         finally:
             self._owner.reactor.callFromThread(self._end, failure)
 

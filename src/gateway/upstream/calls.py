@@ -1,19 +1,15 @@
 """
-One gRPC upstream: unary calls through grpcio's futures, streams through a bounded number of threads.
-
-grpcio finishes calls in threads of its own; what finishes within one turn of the reactor is
-brought over together. Retries, targets, budget and breaker are the cluster's, as for HTTP.
+One gRPC upstream: unary calls over connections of our own or through grpcio (``client``), streams through grpcio in a
+bounded number of threads. Retries, targets, budget and breaker are the cluster's, as for HTTP.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
@@ -26,17 +22,23 @@ from gateway.ports.calls import Call, CallFailed, CallReply
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 from gateway.upstream.attempt_spans import tell_call
-from gateway.upstream.call_failures import CANCELLED, TARGET_FAULTS, UNAVAILABLE, clean_metadata, failure_of
+from gateway.upstream.call_failures import CANCELLED, INTERNAL, TARGET_FAULTS, UNAVAILABLE, clean_metadata
 from gateway.upstream.call_streams import Streams
 from gateway.upstream.cluster import Cluster, Member
 from gateway.upstream.descriptors import SchemaError
-from gateway.upstream.grpc_target import open_channel, read_target
+from gateway.upstream.grpc_target import GrpcTarget, open_channel, read_target
+from gateway.upstream.grpcio_unary import GrpcioUnary
 from gateway.upstream.health import HealthChecks
+from gateway.upstream.lean_unary import LeanUnary
 from gateway.upstream.reflection import reflect
+from gateway.upstream.tls import client_options
+from gateway.upstream.unary import Unary
 
 __all__ = ["GrpcUpstream"]
 
 HEALTH: Final = "/grpc.health.v1.Health/Check"
+NOT_FOUND: Final = 5
+UNIMPLEMENTED: Final = 12
 _ADMISSION: Final = {
     "upstream_open": "open",
     "upstream_overload": "overload",
@@ -46,21 +48,14 @@ _ADMISSION: Final = {
 
 class _Target:
     """
-    One target's channel, opened at the start.
+    One target: who makes unary calls, and grpcio's channel for what else there is, opened at the start.
     """
 
-    __slots__ = ("channel", "methods")
+    __slots__ = ("channel", "unary")
 
-    def __init__(self) -> None:
+    def __init__(self, unary: Unary) -> None:
         self.channel: Any = None
-        self.methods: dict[str, Any] = {}
-
-    def unary(self, method: str) -> Any:
-        """Return the callable of *method*: bytes in, bytes out."""
-        found = self.methods.get(method)
-        if found is None:
-            found = self.methods[method] = self.channel.unary_unary(method)
-        return found
+        self.unary = unary
 
 
 class GrpcUpstream:
@@ -88,12 +83,24 @@ class GrpcUpstream:
         self._spans = spans
         self._read = [read_target(text) for text in section.grpc]
         self.cluster: Cluster[_Target] = Cluster(
-            section, [(target.name, _Target()) for target in self._read], random, changed
+            section, [(target.name, _Target(self._unary(target))) for target in self._read], random, changed
         )
-        self._completed: deque[tuple[Any, Deferred[Any]]] = deque()
-        self._awaited = False
         self._streams = Streams(reactor, section.max_streams)
         self._checks: HealthChecks[_Target] | None = None
+
+    def _unary(self, target: GrpcTarget) -> Unary:
+        section = self.section
+        if section.client == "grpcio":
+            return GrpcioUnary(self._reactor)
+        where = target.plainly()
+        return LeanUnary(
+            self._reactor,
+            where,
+            client_options(section.tls, where.host, (b"h2",)) if target.tls else None,
+            authority=section.tls.server_name.encode("ascii") if target.tls and section.tls.server_name else b"",
+            connect_timeout_s=section.connect_timeout_s,
+            random=self._random,
+        )
 
     def start(self) -> None:
         """
@@ -101,6 +108,8 @@ class GrpcUpstream:
         """
         for target, member in zip(self._read, self.cluster.members, strict=True):
             member.value.channel = open_channel(target, self.section)
+            if isinstance(member.value.unary, GrpcioUnary):
+                member.value.unary.channel = member.value.channel
         health = self.section.health
         if health is not None:
             timeout_s = health.timeout_s
@@ -119,6 +128,7 @@ class GrpcUpstream:
             await self._checks.stop()
         self._streams.stop()
         for member in self.cluster.members:
+            await member.value.unary.stop()
             if member.value.channel is not None:
                 # Closing waits for grpcio's own threads.
                 await deferToThread(member.value.channel.close)
@@ -187,22 +197,18 @@ class GrpcUpstream:
         code = CANCELLED
         place, metadata = self._place(call, metadata)
         try:
-            finished = await self._finished(member.value, call.method, data, metadata, max(0.001, deadline - now))
-            status = finished.code()
-            if status is not grpc.StatusCode.OK:
-                failed = failure_of(finished, attempts, member.name)
-                ok = failed.code not in TARGET_FAULTS if failed.code != CANCELLED else None
-                outcome = failed.kind or "error"
-                raise failed
-            message = self._message(finished, call, attempts, member.name)
+            reply = await member.value.unary.call(call.method, data, metadata, max(0.001, deadline - now))
+            message = _message(reply.data, call.reply_class)
             ok, outcome, code = True, "ok", 0
-            return CallReply(
-                message, finished.initial_metadata() or (), finished.trailing_metadata() or (), attempts, member.name
-            )
+            return CallReply(message, reply.initial, reply.trailing, attempts, member.name)
         except CallFailed as failed:
+            failed.attempts, failed.target = attempts, member.name
             code = failed.code
-            if ok is None and failed.kind in ("no_message", "malformed"):
-                ok, outcome = False, failed.kind
+            if failed.kind in ("no_message", "malformed"):
+                ok = False
+            elif failed.code != CANCELLED:
+                ok = failed.code not in TARGET_FAULTS
+            outcome = failed.kind or "error"
             raise
         finally:
             ended = self._reactor.seconds()
@@ -250,49 +256,6 @@ class GrpcUpstream:
             outcome=outcome,
             resends=resends,
         )
-
-    def _message(self, finished: Any, call: Call, attempts: int, target: str) -> Any:
-        data = finished.result()
-        if data is None:
-            raise CallFailed(
-                13, "OK without a message", local=True, kind="no_message", attempts=attempts, target=target
-            )
-        if call.reply_class is None:
-            return data
-        try:
-            return call.reply_class.FromString(data)
-        except Exception as error:  # protobuf's implementations raise different ones.
-            raise CallFailed(
-                13, "the reply is no such message", local=True, kind="malformed", attempts=attempts, target=target
-            ) from error
-
-    def _finished(
-        self, target: _Target, method: str, data: bytes, metadata: list[tuple[str, str | bytes]], timeout_s: float
-    ) -> Deferred[Any]:
-        """Begin a call; the Deferred gives the finished grpcio future, whatever became of it."""
-        try:
-            future = target.unary(method).future(data, timeout=timeout_s, metadata=metadata)
-        except ValueError as error:
-            # grpcio says so of a closed channel: a reload put another upstream in its place, or all ends.
-            raise CallFailed(CANCELLED, "the channel is closed", local=True, kind="cancelled") from error
-        finished: Deferred[Any] = Deferred(lambda _: future.cancel())
-        future.add_done_callback(lambda done: self._done(done, finished))
-        return finished
-
-    def _done(self, future: Any, finished: Deferred[Any]) -> None:
-        """In one of grpcio's threads: leave it for the reactor, and wake the reactor once for all that is left."""
-        self._completed.append((future, finished))
-        if not self._awaited:
-            self._awaited = True
-            self._reactor.callFromThread(self._collect)
-
-    def _collect(self) -> None:
-        self._awaited = False
-        completed = self._completed
-        while completed:
-            future, finished = completed.popleft()
-            if not finished.called:
-                finished.callback(future)
 
     def _retry_after(self, call: Call, failed: CallFailed, attempts: int, deadline: float) -> float | None:
         """Seconds until the next attempt; None if there is none."""
@@ -348,6 +311,7 @@ class GrpcUpstream:
             finally:
                 stream.cancel()
         except CallFailed as failed:
+            failed.target = member.name
             # A stream that is ended by its deadline did what it was asked as long as it was asked.
             cut_off = began and failed.kind == "deadline"
             ok = failed.code not in TARGET_FAULTS if failed.code != CANCELLED and not cut_off else None
@@ -363,16 +327,13 @@ class GrpcUpstream:
                 self._tell(call, place, now, ended, member, code, outcome, 0)
 
     async def _well(self, target: _Target, timeout_s: float) -> bool:
-        finished = await self._finished(target, HEALTH, b"", [], timeout_s)
-        status = finished.code()
-        if status is grpc.StatusCode.OK:
-            try:
-                answer = health_pb2.HealthCheckResponse.FromString(finished.result() or b"")
-            except Exception:  # Not the health service's message: it is not well.
-                return False
-            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-        # A backend without the health service, or without the name, serves all the same.
-        return status in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
+        try:
+            reply = await target.unary.call(HEALTH, b"", [], timeout_s)
+            answer = _message(reply.data, health_pb2.HealthCheckResponse)
+        except CallFailed as failed:
+            # A backend without the health service, or without the name, serves all the same.
+            return not failed.local and failed.code in (UNIMPLEMENTED, NOT_FOUND)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def reflect(self, timeout_s: float) -> list[bytes]:
         """
@@ -390,3 +351,12 @@ class GrpcUpstream:
                 if isinstance(error, grpc.Call):
                     reason = f"{member.name}: {error.code().name}"
         raise SchemaError(f"descriptors cannot be had by reflection ({reason})")
+
+
+def _message(data: bytes, reply_class: Any) -> Any:
+    if reply_class is None:
+        return data
+    try:
+        return reply_class.FromString(data)
+    except Exception as error:  # protobuf's implementations raise different ones.
+        raise CallFailed(INTERNAL, "the reply is no such message", local=True, kind="malformed") from error

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import grpc
 
 from gateway.config.sections import Upstream, UpstreamTls
-from gateway.upstream.target import BadTarget
+from gateway.upstream.target import BadTarget, Target
 
 __all__ = ["MAX_MESSAGE_BYTES", "GrpcTarget", "open_channel", "read_target"]
 
@@ -33,6 +33,14 @@ class GrpcTarget(NamedTuple):
     name: str
     address: str
     tls: bool
+
+    def plainly(self) -> Target:
+        """
+        Return it as a place to connect to.
+        """
+        if self.address.startswith("unix:"):
+            return Target.parse(self.address)
+        return Target.parse(f"{'https' if self.tls else 'http'}://{self.name}")
 
 
 def read_target(text: str) -> GrpcTarget:

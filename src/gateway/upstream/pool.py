@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
-from twisted.internet.interfaces import IAddress, IDelayedCall, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -22,7 +21,7 @@ from gateway.ports.upstream import Fault, ResponseReceiver
 from gateway.upstream.call import Call
 from gateway.upstream.connection import Connection, TlsConnection
 from gateway.upstream.response import PlainHeads
-from gateway.upstream.target import Target
+from gateway.upstream.target import Target, endpoint_of
 from gateway.upstream.tls import client_options, tls_factory
 
 __all__ = ["Pool"]
@@ -76,7 +75,7 @@ class Pool:
         self._factory: Any = _Connections(self)
         if target.tls:
             self._factory = tls_factory(client_options(section.tls, target.host), self._factory, reactor)
-        self._endpoint = _endpoint(DirectReactor(reactor), target, section.connect_timeout_s)
+        self._endpoint = endpoint_of(DirectReactor(reactor), target, section.connect_timeout_s)
         self._timer: IDelayedCall | None = None
         self._closed = False
 
@@ -243,13 +242,3 @@ class Pool:
         if not self.active and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _endpoint(reactor: Any, target: Target, timeout_s: float) -> IStreamClientEndpoint:
-    if target.path:
-        return UNIXClientEndpoint(reactor, target.path, timeout=timeout_s)
-    if target.host.replace(".", "").isdigit():
-        return TCP4ClientEndpoint(reactor, target.host, target.port, timeout=timeout_s)
-    if ":" in target.host:
-        return TCP6ClientEndpoint(reactor, target.host, target.port, timeout=timeout_s)
-    return HostnameEndpoint(reactor, target.host, target.port, timeout=timeout_s)

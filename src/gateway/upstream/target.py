@@ -5,9 +5,13 @@ Where a backend is: ``http://host:port``, ``https://host:port`` or ``unix:/path`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["BadTarget", "Target"]
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+__all__ = ["BadTarget", "Target", "endpoint_of"]
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -67,3 +71,16 @@ class Target:
         authority = shown if port in {None, default} else f"{shown}:{port}"
         port = default if port is None else port
         return cls(f"{shown}:{port}", host, port, "", tls=parts.scheme == "https", authority=authority.encode("ascii"))
+
+
+def endpoint_of(reactor: Any, target: Target, timeout_s: float) -> IStreamClientEndpoint:
+    """
+    Return what connects to *target*, within *timeout_s*.
+    """
+    if target.path:
+        return UNIXClientEndpoint(reactor, target.path, timeout=timeout_s)
+    if target.host.replace(".", "").isdigit():
+        return TCP4ClientEndpoint(reactor, target.host, target.port, timeout=timeout_s)
+    if ":" in target.host:
+        return TCP6ClientEndpoint(reactor, target.host, target.port, timeout=timeout_s)
+    return HostnameEndpoint(reactor, target.host, target.port, timeout=timeout_s)

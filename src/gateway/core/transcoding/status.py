@@ -51,6 +51,7 @@ MASKED: Final = frozenset(("unknown", "internal", "unavailable", "data_loss"))
 
 LOCAL: Final = {
     "connect": "upstream_unreachable",
+    "lost": "upstream_reset",
     "no_target": "upstream_no_target",
     "overload": "upstream_overload",
     "open": "upstream_open",
