@@ -236,6 +236,18 @@ async def test_unavailable_is_repeated_only_where_that_is_safe() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_large_messages_both_ways() -> None:
+    """
+    Nearly the largest messages pass, several at once, whatever the windows are.
+    """
+    with grpc_backend(echo, options=(("grpc.max_receive_message_length", -1),)) as (port, _):
+        async with upstream(port) as made:
+            texts = [letter * 4_000_000 for letter in "abc"]
+            replies = await gatherResults([ensureDeferred(made.call(asking(text, timeout_s=20.0))) for text in texts])
+    assert [reply.message.value == text for reply, text in zip(replies, texts, strict=True)] == [True] * 3
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_reply_larger_than_allowed_is_our_refusal() -> None:
     """
     RESOURCE_EXHAUSTED made here is told apart from the backend's (Z24).
