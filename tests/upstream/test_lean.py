@@ -150,7 +150,8 @@ def test_a_call_on_the_wire() -> None:
     ack, head, data = rig.wire.frames()
     assert ack[:3] == (h.SETTINGS, h.ACK, 0)
     assert head[:3] == (h.HEADERS, h.END_HEADERS, 1)
-    assert list(map(tuple, hpack.Decoder().decode(head[3]))) == [
+    fields: Any = hpack.Decoder().decode(head[3])
+    assert list(map(tuple, fields)) == [
         (":method", "POST"),
         (":scheme", "http"),
         (":path", METHOD),
