@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from gateway.core.problems import Problem
 from gateway.node.http_spans import RequestSpans
 from gateway.ports.http import Exchange, Peer
-from gateway.telemetry.access import MAX_PATH, AccessLine, AccessLog
+from gateway.telemetry.access import MAX_METHOD, MAX_PATH, MAX_WORD, AccessLine, AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tally import Count, Series
 
@@ -134,12 +134,14 @@ class HttpJournal:
             self._kinds.clear()
         metrics = self._metrics
         label = _METHODS.get(method, "_OTHER")
-        kind = self._kinds[(name, method, status)] = _Kind(
+        kind = _Kind(
             metrics.requests.series((name, label, _STATUSES.get(status, "_other"))),
             metrics.request_seconds.series((name,)),
-            method.decode("latin-1"),
+            method[:MAX_METHOD].decode("latin-1"),
             status,
         )
+        if len(method) <= MAX_METHOD:
+            self._kinds[(name, method, status)] = kind
         return kind
 
     def _line(
@@ -163,19 +165,19 @@ class HttpJournal:
             duration_ms=round(lasted * 1000, 3),
             route=route,
             flag=exchange.flag,
-            reason=exchange.reason,
+            reason=exchange.reason[:MAX_WORD],
             bytes_in=downstream.bytes_in,
             bytes_out=downstream.bytes_out,
             client=privacy.address(exchange.client_host),
             peer=privacy.address(exchange.peer.host),
-            sub=privacy.user(identity.subject) if identity is not None else "",
+            sub=privacy.user(identity.subject)[:MAX_WORD] if identity is not None else "",
             request_id=exchange.request_id,
             trace_id=trace.trace_id if trace is not None else "",
             upstream=exchange.upstream,
             target=exchange.upstream_target,
             attempts=exchange.attempts,
             ttfb_ms=round(exchange.upstream_ttfb_s * 1000, 3),
-            ua=head.fields.get(b"user-agent", b"")[:256].decode("latin-1"),
+            ua=head.fields.get(b"user-agent", b"")[:MAX_WORD].decode("latin-1"),
             protocol="HTTP/1.1" if head.minor else "HTTP/1.0",
             tls=exchange.peer.tls,
             whole=whole,
@@ -197,7 +199,7 @@ class HttpJournal:
                 event="request",
                 level="info",
                 ts=access.stamp(),
-                method=method[:32].decode("latin-1"),
+                method=method[:MAX_METHOD].decode("latin-1"),
                 path=path[:MAX_PATH].decode("latin-1"),
                 status=status,
                 duration_ms=0.0,

@@ -16,11 +16,13 @@ import msgspec
 
 from gateway.telemetry.logs import Logs
 
-__all__ = ["AccessLine", "AccessLog"]
+__all__ = ["MAX_METHOD", "MAX_PATH", "MAX_WORD", "AccessLine", "AccessLog"]
 
 MAX_PATH = 1024
+MAX_METHOD = 32
+MAX_WORD = 256
 _REMEMBERED = 2048
-_LONGEST = 256
+_LONGEST = MAX_WORD
 
 
 class AccessLine(msgspec.Struct, omit_defaults=True):
@@ -66,9 +68,9 @@ class _Quoted(dict[str | bytes, str]):
         self._written = written
 
     def __missing__(self, text: str | bytes) -> str:
-        plain = text[:_LONGEST].decode("latin-1") if isinstance(text, bytes) else text
+        plain = text[:_LONGEST].decode("latin-1") if isinstance(text, bytes) else text[:_LONGEST]
         if self._written is not None:
-            plain = self._written(plain)
+            plain = self._written(text if isinstance(text, str) else plain)[:_LONGEST]
         quoted = msgspec.json.encode(plain.encode("utf-8", "backslashreplace").decode()).decode()
         if len(text) <= _LONGEST:
             if len(self) >= _REMEMBERED:
@@ -86,7 +88,7 @@ class AccessLog:
 
     Attributes:
         json: Lines are JSON, so that ``put`` may be used.
-        quoted: Text to its JSON form; of bytes, the first 256 as Latin-1.
+        quoted: Text to its JSON form, the first 256 signs of it; bytes are Latin-1.
         addresses: The same of an address as it may be told; ``users`` of a user's id.
         privacy: How those are written.
     """
@@ -126,7 +128,11 @@ class AccessLog:
     def write(self, line: AccessLine) -> None:
         """Write *line*."""
         if self._pretty is None:
-            self._sink.write(self._encode(line)[:-1] + self._logs.tail)
+            try:
+                encoded = self._encode(line)
+            except UnicodeEncodeError:  # Lone surrogates, as a token's JSON may have them.
+                encoded = self._encode(_encodable(line))
+            self._sink.write(encoded[:-1] + self._logs.tail)
             return
         fields = {
             name: value
@@ -134,3 +140,10 @@ class AccessLog:
             if (value := getattr(line, name)) and name not in {"event", "level", "ts"}
         }
         self._pretty.info(line.event, **fields)
+
+
+def _encodable(line: AccessLine) -> AccessLine:
+    values = {name: getattr(line, name) for name in line.__struct_fields__}
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    escaped = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in texts.items()}
+    return AccessLine(**{**values, **escaped})

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -26,6 +27,17 @@ __all__ = ["Logs", "LogsBridge"]
 MAX_TEXT = 4096
 """Longest text value in a line; longer ones are cut and marked."""
 
+MAX_ITEMS = 100
+"""Members of a list or table in a line; those beyond are left out."""
+
+MAX_SIGNS = 8192
+"""Of all texts in a line together. Encoded one takes six bytes at most, so no line is longer than 64 KiB."""
+
+_NUMBER = 8
+_LARGE = 1 << 63
+_NAME = 64
+_DEEPEST = 3
+
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _TWISTED_LEVELS = {
     LogLevel.debug: "debug",
@@ -40,10 +52,39 @@ _NOISE = ("Starting factory", "Stopping factory", "Unable to write to plugin cac
 
 
 def _bounded(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    room = _Room()
     for key, value in event.items():
-        if isinstance(value, str) and len(value) > MAX_TEXT:
-            event[key] = value[:MAX_TEXT] + "…"
+        event[key] = room.cut(value)
     return event
+
+
+class _Room:
+    """What is left of a line's length."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_SIGNS
+
+    def cut(self, value: Any, depth: int = 0) -> Any:
+        """Make *value* what a line can hold; a long text keeps its beginning and, because tracebacks tell it there, its end."""
+        if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < _LARGE):
+            self._left -= _NUMBER
+            return value
+        if depth < _DEEPEST and isinstance(value, Mapping):
+            some = islice(value.items(), MAX_ITEMS)
+            return {self._text(str(key), _NAME): self.cut(each, depth + 1) for key, each in some if self._left > 0}
+        if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
+            return [self.cut(each, depth + 1) for each in islice(value, MAX_ITEMS) if self._left > 0]
+        return self._text(value if isinstance(value, str) else repr(value), MAX_TEXT)
+
+    def _text(self, text: str, most: int) -> str:
+        most = max(0, min(most, self._left))
+        if len(text) > most:
+            head = most // 4
+            text = f"{text[:head]}…{text[len(text) - (most - head) :]}"
+        self._left -= len(text) + _NUMBER
+        return text
 
 
 def _neutral(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -81,14 +122,16 @@ class Logs:
             render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
         else:
             render = structlog.processors.JSONRenderer(serializer=_json)
+        sink.account = self._account
         self._processors: list[Any] = [
             self._filter,
             self._sign,
             *([] if privacy.whole else [self._private]),
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
             _bounded,
+            # Behind what may use up the room of a line.
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             *([_neutral] if pretty else []),
             render,
         ]
@@ -125,28 +168,44 @@ class Logs:
 
     def logger(self, **context: Any) -> Any:
         """Return a structlog logger bound to *context*; its methods are ``debug`` to ``error``."""
+        return self._logger(self.sink.write, **context)
+
+    def _account(self, lost: int) -> bytes:
+        lines: list[bytes] = []
+        self._logger(lines.append).warning("log.dropped", lines=lost)
+        return b"".join(lines)
+
+    def _logger(self, write: Callable[[bytes], object], **context: Any) -> Any:
         return structlog.wrap_logger(
-            _Lines(self.sink), processors=self._processors, wrapper_class=structlog.BoundLogger, **context
+            _Lines(write), processors=self._processors, wrapper_class=structlog.BoundLogger, **context
         )
 
 
 def _json(event: MutableMapping[str, Any], **_: Any) -> str:
     try:
         return msgspec.json.encode(event).decode()
-    except (TypeError, UnicodeEncodeError):
-        return msgspec.json.encode({str(key): repr(value) for key, value in event.items()}).decode()
+    except UnicodeEncodeError:  # Lone surrogates: from a file's name, or a client's JSON.
+        return msgspec.json.encode(_encodable(event)).decode()
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(each) for key, each in value.items()}
+    return [_encodable(each) for each in value] if isinstance(value, list) else value
 
 
 class _Lines:
     """What structlog calls at the end of its chain."""
 
-    __slots__ = ("_sink",)
+    __slots__ = ("_write",)
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
 
     def msg(self, line: str) -> None:
-        self._sink.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        self._write(line.encode("utf-8", "backslashreplace") + b"\n")
 
     debug = info = warning = error = critical = exception = msg
 

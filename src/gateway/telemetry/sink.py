@@ -3,7 +3,8 @@ Where log lines leave the process, without ever stopping it.
 
 A write to a pipe that nobody reads blocks, whatever the descriptor's flags seem to promise, so
 a thread of its own does the writing. The reactor appends to a list; what the thread has not
-taken yet is bounded in bytes, and beyond the bound lines are dropped and counted.
+taken yet is bounded in bytes, and beyond the bound lines are dropped, counted, and told of once lines
+are taken again.
 
 Several processes may write to one file or pipe. A pipe keeps a write together up to 4096 bytes only
 (PIPE_BUF), and lines can be longer; so each waits for its turn: a POSIX record lock on a file that all
@@ -15,11 +16,14 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 __all__ = ["Sink"]
+
+_LINE_END = ord("\n")
 
 TURN_BYTES = 64 * 1024
 """Written in one turn, in whole lines: at least one, however long."""
@@ -40,6 +44,7 @@ class Sink:
 
     Attributes:
         descriptor: As given.
+        account: Makes the line that tells how many were lost, when lines are taken again; called in the thread.
     """
 
     def __init__(
@@ -61,13 +66,22 @@ class Sink:
         self._awake = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self.dropped = 0
+        self._torn = False
+        self._told = 0
+        self._refused = 0
+        self._lost = 0
+        self.account: Callable[[int], bytes] = lambda _lost: b""
+
+    @property
+    def dropped(self) -> int:
+        """Lines that there was no room for, or that could not be written, ever."""
+        return self._refused + self._lost
 
     def write(self, line: bytes) -> None:
         """Append one line, its newline included. Never blocks."""
         # Two plain additions without a lock: a lost update only shifts the bound by a line.
         if self._waiting - self._taken > self._max_bytes:
-            self.dropped += 1
+            self._refused += 1
             return
         self._waiting += len(line)
         self._lines.append(line)
@@ -110,28 +124,42 @@ class Sink:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if not lines:
             return
-        if self._turns is None:
-            self._put(lines)
-            return
-        for some in _in_turns(lines):
-            with _turn(self._turns):
-                self._put(some)
+        for some in [lines] if self._turns is None else _in_turns(lines):
+            with nullcontext() if self._turns is None else _turn(self._turns):
+                taken = self._put(some)
+            dropped = self.dropped
+            if taken and dropped != self._told:
+                # Past those that wait: among them there may be no room.
+                line = self.account(dropped - self._told)
+                self._told = dropped
+                self._waiting += len(line)
+                self._put([line])
 
-    def _put(self, lines: Sequence[bytes]) -> None:
+    def _put(self, lines: Sequence[bytes]) -> bool:
+        """Write *lines*; False if some are lost."""
         data = b"".join(lines)
+        self._taken += len(data)
+        ends = 0
+        if self._torn:
+            # What was written last is no whole line: it must not make this one worthless, too.
+            data, ends = b"\n" + data, 1
         view = memoryview(data)
         while view:
             try:
                 written = os.write(self.descriptor, view)
             except BlockingIOError:
-                self._stopping.wait(0.05)
+                time.sleep(0.05)
                 continue
             except OSError:
-                # A full disk or a closed pipe: nothing can be told there. The counter tells it.
-                self.dropped += len(lines)
-                break
+                # A full disk or a closed pipe: nothing can be told there now.
+                done = len(data) - len(view)
+                if done:
+                    self._torn = data[done - 1] != _LINE_END
+                self._lost += data.count(b"\n", done) - (0 if done else ends)
+                return False
             view = view[written:]
-        self._taken += len(data)
+        self._torn = False
+        return True
 
 
 def _in_turns(lines: Sequence[bytes]) -> Iterator[list[bytes]]:
