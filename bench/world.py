@@ -188,7 +188,7 @@ class World:
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         deadline = asyncio.get_running_loop().time() + 20
-        while not await self._ready(self.ports[which]):
+        while not await self.ready(self.ports[which]):
             if asyncio.get_running_loop().time() > deadline:
                 raise SystemExit(f"bench: instance {which} is not ready; see {self.folder}/gateway-{which}.log")
             await asyncio.sleep(0.05)
@@ -220,7 +220,8 @@ class World:
                     process.wait()
 
     @staticmethod
-    async def _ready(port: int) -> bool:
+    async def ready(port: int) -> bool:
+        """Whether whoever listens there is ready."""
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /ready HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")

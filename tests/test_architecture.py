@@ -32,7 +32,20 @@ and knows nothing of the gateway.
 MAY_IMPORT = {room: below for rooms, below in FLOORS for room in rooms}
 
 TOP = {
-    *("tap", "app", "cli", "routing", "reloading", "draining", "part", "live", "storage", "tracing", "workers"),
+    *(
+        "tap",
+        "app",
+        "cli",
+        "routing",
+        "reloading",
+        "draining",
+        "part",
+        "live",
+        "storage",
+        "telling",
+        "tracing",
+        "workers",
+    ),
     *("__init__", "__main__"),
 }
 PURE_LIBRARIES = {"msgspec", "automat", "google"}
@@ -54,6 +67,7 @@ HOMES = {
     "prometheus_client": {"telemetry"},
     "structlog": {"telemetry"},
     "txredisapi": {"redis"},
+    "ua_parser": {"events"},
 }
 """Libraries that one room alone knows, so that they can be replaced there."""
 

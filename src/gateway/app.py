@@ -336,7 +336,7 @@ class Gateway:
         if self.api is not None:
             await self.api.stop()
         await self.admin.close()
-        await self.live.node.stop()
+        await self.live.stop()
         await self.background.stop()
         await self.keys.stop()
         await self.backends.stop()

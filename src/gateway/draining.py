@@ -38,6 +38,8 @@ async def drain(gateway: Gateway) -> None:
         connections=site.connections,
         clients=len(node.clients) + len(node.opening),
     )
+    if gateway.storage.ends_with_process:
+        node.sessions.window_s = 0  # There is nobody at whom a session could go on.
     if config.min_drain_s:
         await deferLater(reactor, config.min_drain_s)
     await gateway.listening.stop()

@@ -40,6 +40,7 @@ from gateway.storage import Storage
 from gateway.telemetry.metrics import Metrics, package_version
 from gateway.telemetry.realtime import RealtimeMetrics
 from gateway.telemetry.spans import Spans
+from gateway.telling import EventTelling
 from gateway.upstream.asking import Maker
 from gateway.web.emulation import Emulation
 from gateway.web.streams import LineForm, MessageForm, SseForm, StreamEdge
@@ -103,6 +104,8 @@ class Live:
         self._opened = opened
         self._log = log
         self._metrics = metrics
+        self._ends_with_process = storage.ends_with_process
+        self._events = EventTelling(reactor, storage, spans, log, self._task_failed, config.privacy.of("events"))
         self.node = RealtimeNode(
             clock=reactor,
             wall=wall,
@@ -122,8 +125,10 @@ class Live:
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),
             log=log,
             spans=spans,
+            events=self._events.content,
             rates=RateLimits(storage.limiter, storage.local, metrics.limit_decisions, reactor.seconds),
         )
+        self._events.watch(self.node)
         self.operations = Operations(self.node)
         self._watch = ClosingWatch(reactor)
         self._forms: dict[str, _Forms] = {}
@@ -139,6 +144,16 @@ class Live:
         Be heard by other instances, and begin what runs by itself.
         """
         self.node.start()
+        self._events.start()
+
+    async def stop(self) -> None:
+        """
+        Close every client, and tell what is left to be told.
+        """
+        await self.node.stop()
+        if self._ends_with_process:
+            await self.node.sessions.finish()
+        await self._events.stop()
 
     def prepare(self, config: Config, make: Maker) -> Callable[[], None]:
         """
@@ -160,7 +175,10 @@ class Live:
             if socket.dialect not in self._forms:
                 self._forms[socket.dialect] = _Forms(dialects_of(socket.dialect))
 
+        change_events = self._events.prepare(config, make)
+
         def change() -> None:
+            change_events()
             self.node.rates.configure(config.limits)
             self.node.configure(config.realtime, config.limits.connections_per_user, rules, hooks)
 
@@ -171,12 +189,13 @@ class Live:
         Every path at which clients come in.
         """
         source = CredentialSource(config.auth)
-        certified = config.tracing.trust_certificates
+        certified, country = config.tracing.trust_certificates, config.events.country_header
         return [
             entry
             for section in config.websocket
             for entry in self._entries(
-                section, Openings(section, self._authenticator, source, self._wall, certified=certified)
+                section,
+                Openings(section, self._authenticator, source, self._wall, certified=certified, country=country),
             )
         ]
 

@@ -23,11 +23,12 @@ from gateway.memory.bus import MemoryBus, MemoryCluster
 from gateway.memory.limits import MemoryLimiter
 from gateway.memory.revocations import MemoryRevocations
 from gateway.memory.stores import SpooledStores, memory_stores
+from gateway.ports.events import EventSink
 from gateway.ports.identity import Revocations
 from gateway.ports.limits import RateLimiter
 from gateway.ports.stores import Stores
 from gateway.spool.file import SpoolFile
-from gateway.spool.keeping import FileSpool
+from gateway.spool.keeping import BEAT_S, FileSpool
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.tls import client_options
 
@@ -59,6 +60,7 @@ class Storage:
     Attributes:
         stores: One complete set.
         spool: What writes it down; None if it is in Redis, or nowhere.
+        lost_s: So much later than its last sign of life an instance may have died.
         local: Counts for rate limits in this process.
         limiter: Counts for all instances: in Redis, or the same as *local*.
         revocations: What was revoked, here and everywhere.
@@ -80,6 +82,7 @@ class Storage:
         self._redis: Linked | None = None
         self._shared: RedisRevocations | None = None
         section = config.store
+        self.lost_s = section.lease_s
         self.local = MemoryLimiter(reactor.seconds)
         self.limiter: RateLimiter = self.local
         self._limiter: RedisLimiter | None = None
@@ -90,6 +93,7 @@ class Storage:
             bus = MemoryBus(MemoryCluster(), reactor, failed)
             spool = config.events.spool
             if spool is not None:
+                self.lost_s = BEAT_S
                 self.spool = FileSpool(reactor, SpoolFile(spool, _fresh()), wall=wall, event=self._event, failed=failed)
             self.stores = memory_stores(
                 MemoryChannels(reactor.seconds, wall),
@@ -121,6 +125,7 @@ class Storage:
             failed=failed,
             odd=lambda text: self._event("store.odd", {"what": text}),
             lease_s=section.lease_s,
+            most_events=config.events.most_waiting,
         )
         self._limiter = self.limiter = RedisLimiter(self._redis, reactor, self.local, event=self._event)
         self._shared = self.revocations = RedisRevocations(
@@ -149,6 +154,20 @@ class Storage:
         while not (redis.available and redis.hearing) and self._reactor.seconds() < until:
             await deferLater(self._reactor, LOOK_S)
         await shared.start()
+
+    @property
+    def ends_with_process(self) -> bool:
+        """Nothing of it is left when this process has ended."""
+        return self._redis is None and self.spool is None
+
+    def event_stream(self, name: str, length: int) -> EventSink:
+        """
+        Make a stream of events in Redis, for others to read.
+        """
+        from gateway.redis.event_stream import EventStream
+
+        assert self._redis is not None, "as the configuration was checked"
+        return EventStream(self._redis, name, length)
 
     def configure(self, limits: Limits, instances: Callable[[], int]) -> None:
         """

@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from itertools import chain, islice, takewhile
+from itertools import islice, takewhile
 from math import inf
+from operator import itemgetter
 from typing import Final
 
 from gateway.core.partitions import PARTITIONS, partition_of
 from gateway.ports.sessions import MOST_EVENTS, TAKEN_S, Backlog, Event, OutboxEvent, SessionRecord
-from gateway.ports.spool import Spool, number_of
+from gateway.ports.spool import Spool
 
 __all__ = ["MOST_BYTES", "MemoryOutbox"]
 
@@ -70,7 +71,7 @@ class MemoryOutbox:
         ref = f"{partition}:{self._last}"
         queue.append(OutboxEvent(ref, event.id, record.id, at, record.started_at, record.resumes, event.data))
         if self._spool is not None:
-            self._spool.append(queue[-1])
+            self._spool.append(self._last, queue[-1])
 
     def take_back(self, events: Sequence[OutboxEvent]) -> None:
         """
@@ -82,11 +83,11 @@ class MemoryOutbox:
             partition = partition_of(event.session)
             self._queues[partition].append(replace(event, ref=f"{partition}:{self._last}"))
 
-    def contents(self) -> Sequence[OutboxEvent]:
+    def contents(self) -> Sequence[tuple[int, OutboxEvent]]:
         """
-        List all that waits.
+        List all that waits, with their numbers, the oldest first.
         """
-        return [*chain.from_iterable(self._queues)]
+        return sorted(((_number(event.ref), event) for queue in self._queues for event in queue), key=itemgetter(0))
 
     async def take(
         self, by: str, partitions: Collection[int], limit: int, *, for_s: float = TAKEN_S
@@ -108,7 +109,7 @@ class MemoryOutbox:
                 continue
             self._takers[partition] = (by, now + for_s)
             some = islice(self._queues[partition], limit)
-            found.extend(some if written == inf else takewhile(lambda event: number_of(event.ref) <= written, some))
+            found.extend(some if written == inf else takewhile(lambda event: _number(event.ref) <= written, some))
         return found
 
     async def release(self, by: str, partitions: Collection[int]) -> None:
@@ -124,7 +125,7 @@ class MemoryOutbox:
         Forget events.
         """
         if self._spool is not None:
-            self._spool.done(refs)
+            self._spool.done([_number(ref) for ref in refs])
         gone = set(refs)
         for partition in {int(ref.partition(":")[0]) for ref in refs}:
             queue = self._queues[partition]
@@ -147,3 +148,7 @@ class MemoryOutbox:
 
 def _size(event: OutboxEvent) -> int:
     return EVENT_BYTES + len(event.data)
+
+
+def _number(ref: str) -> int:
+    return int(ref.partition(":")[2])

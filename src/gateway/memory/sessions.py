@@ -12,7 +12,7 @@ from typing import Any
 from gateway.core.partitions import PARTITIONS, partition_of
 from gateway.memory.outbox import MemoryOutbox
 from gateway.ports.sessions import MOST_OF_DEVICE, Audit, Contested, Event, Opened, SessionRecord
-from gateway.ports.spool import Contents, Spool
+from gateway.ports.spool import Session, Spool
 
 __all__ = ["MemorySessions"]
 
@@ -274,26 +274,26 @@ class MemorySessions:
         if self._spool is not None:
             self._spool.put(self._records[session], self._until.get(session))
 
-    def contents(self) -> tuple[Sequence[SessionRecord], Mapping[str, float]]:
+    def contents(self) -> Sequence[Session]:
         """
-        List all sessions, the oldest first, and until when those may be resumed that are suspended.
+        List all sessions, the oldest first.
         """
-        return list(self._records.values()), dict(self._until)
+        return [(record, self._until.get(record.id)) for record in self._records.values()]
 
-    def take_back(self, left: Contents, window_s: float, grace_s: float) -> None:
+    def take_back(self, left: Sequence[Session], alive_at: float, window_s: float, grace_s: float) -> None:
         """
-        Take sessions of an earlier process: none has a connection any more.
+        Take sessions of an earlier process, which was last known alive at *alive_at*: none has a connection any more.
 
         Those that were open are lost, and may be resumed within *window_s* of that, and *grace_s* from now.
         """
         now = self._wall()
-        for record in left.sessions:
+        for record, until in left:
             if record.id in self._records:
                 continue
-            if record.id in left.until:
-                self._put_back(record, left.until[record.id])
+            if until is not None:
+                self._put_back(record, until)
             else:
-                seen_at = min(now, max(record.seen_at, left.alive_at))
+                seen_at = min(now, max(record.seen_at, alive_at))
                 lost = replace(record, seen_at=seen_at, cause="instance_lost")
                 self._put_back(lost, max(seen_at + window_s, now + min(window_s, grace_s)))
 

@@ -77,11 +77,11 @@ class SpooledStores:
         """
         Everything as it is now.
         """
-        return Contents(*self._sessions.contents(), self._events.contents())
+        return Contents(self._sessions.contents(), self._events.contents())
 
     def take_back(self, left: Contents) -> None:
         """
         What an earlier process left.
         """
-        self._events.take_back(left.events)
-        self._sessions.take_back(left, self._window_s, GRACE_S)
+        self._events.take_back([event for _, event in left.events])
+        self._sessions.take_back(left.sessions, left.alive_at, self._window_s, GRACE_S)

@@ -97,6 +97,12 @@ class Accord:
         lately.pop(record.id, None)
         lately[record.id] = (record, now, now + window_s)
 
+    def lately(self, now: float) -> Sequence[tuple[SessionRecord, float]]:
+        """
+        List the sessions whose connection was lost here and that may still be resumed, each with when that was.
+        """
+        return [(record, at) for record, at, until in self._lately.values() if until > now]
+
     async def announce(self, instance: str, seconds: Callable[[], float]) -> None:
         """
         Write every session that is held here, or was until lately, where the store does not have it.

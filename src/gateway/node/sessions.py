@@ -242,6 +242,16 @@ class Sessions:
         else:
             await self.end(record, "closed")
 
+    async def finish(self) -> None:
+        """
+        End what was lost here and not taken up again: nobody will, because the store ends with this process.
+        """
+        now = self._clock.seconds()
+        for record, at in self._accord.lately(now):
+            event = self._events.ended(record, "lost") if self._events is not None else None
+            if await self._store.close(record.id, record.client, ago_s=now - at, event=event):
+                self._told(record, "lost", self._wall() - (now - at))
+
     # Beside the connections.
 
     async def sweep(self) -> None:

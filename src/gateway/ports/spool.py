@@ -8,13 +8,16 @@ so and gives up meanwhile: nobody waits for it, and it begins with everything an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.ports.sessions import OutboxEvent, SessionRecord
 
-__all__ = ["Contents", "Spool", "Spooled", "number_of"]
+__all__ = ["Contents", "Session", "Spool", "Spooled"]
+
+Session = tuple[SessionRecord, float | None]
+"""A session, and until when it may be resumed, in epoch seconds; None while it is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,13 @@ class Contents:
     Everything that is, or was, in a spool.
 
     Attributes:
-        sessions: Open ones, and those that may be resumed; the older ones first.
-        until: Until when the latter may be, by their ids; epoch seconds.
-        events: Those of a session in their order.
+        sessions: In the order of their beginnings.
+        events: In their order.
         alive_at: When their process was last known alive; epoch seconds.
     """
 
-    sessions: Sequence[SessionRecord] = ()
-    until: Mapping[str, float] = field(default_factory=dict)
-    events: Sequence[OutboxEvent] = ()
+    sessions: Sequence[Session] = ()
+    events: Sequence[tuple[int, OutboxEvent]] = ()
     alive_at: float = 0.0
 
 
@@ -42,7 +43,7 @@ class Spool(Protocol):
 
     @property
     def written(self) -> float:
-        """``number_of`` the newest event that is safe: it and all before it may be given away. Infinite without a file."""
+        """The number of the newest event that is safe: it and all before it may be given away. Infinite without a file."""
 
     def put(self, record: SessionRecord, until: float | None) -> None:
         """A session is like this now; its note is not kept."""
@@ -50,10 +51,10 @@ class Spool(Protocol):
     def drop(self, session: str) -> None:
         """A session is over."""
 
-    def append(self, event: OutboxEvent) -> None:
-        """An event waits."""
+    def append(self, number: int, event: OutboxEvent) -> None:
+        """An event waits; numbers grow."""
 
-    def done(self, refs: Sequence[str]) -> None:
+    def done(self, numbers: Sequence[int]) -> None:
         """Events were told."""
 
     async def settled(self) -> None:
@@ -70,10 +71,3 @@ class Spooled(Protocol):
 
     def take_back(self, left: Contents) -> None:
         """What an earlier process left: its open sessions are lost ones now, its events wait again."""
-
-
-def number_of(ref: str) -> int:
-    """
-    Read the number in which the reference of a spooled event ends: it grows with each event of a process.
-    """
-    return int(ref.rpartition(":")[2])

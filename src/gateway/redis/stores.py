@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from gateway.ports.sessions import MOST_EVENTS
 from gateway.ports.stores import Stores
 from gateway.redis.broker import RedisBroker
 from gateway.redis.bus import RedisBus
@@ -31,6 +32,7 @@ def redis_stores(
     failed: Callable[[str, Failure], None],
     odd: Callable[[str], None],
     lease_s: float,
+    most_events: int = MOST_EVENTS,
 ) -> Stores:
     """
     Make one of each.
@@ -38,6 +40,7 @@ def redis_stores(
     Args:
         wall: Seconds since the epoch.
         lease_s: How long an instance may be silent.
+        most_events: Events that may wait, of each kind.
         fresh: Makes a name nobody else makes.
         failed: Told of faults of what runs by itself, with its name.
         odd: Told of messages that cannot be read.
@@ -50,7 +53,7 @@ def redis_stores(
     return Stores(
         broker=RedisBroker(redis, wall, fresh, odd),
         presence=RedisPresence(redis, clock, lease_s=lease_s, failed=failed),
-        sessions=RedisSessions(redis),
+        sessions=RedisSessions(redis, most=most_events),
         idempotency=RedisIdempotency(redis),
         bus=RedisBus(redis, clock, living, failed),
         instances=instances,

@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from gateway.ports.sessions import OutboxEvent, SessionRecord
-from gateway.ports.spool import Contents, number_of
+from gateway.ports.spool import Contents, Session
 
 __all__ = ["NAME", "Changes", "SpoolFault", "SpoolFile"]
 
@@ -72,13 +72,15 @@ class Changes:
     What happened in one turn of the reactor, each session as it is at its end.
 
     Attributes:
-        sessions: By id, with the time until which it may be resumed, None while it is open; None for one that is over.
+        sessions: By id; None for one that is over.
+        last: The number of the newest event, 0 for none.
         at: When; epoch seconds.
     """
 
-    sessions: dict[str, tuple[SessionRecord, float | None] | None] = field(default_factory=dict)
-    events: list[OutboxEvent] = field(default_factory=list)
-    done: list[str] = field(default_factory=list)
+    sessions: dict[str, Session | None] = field(default_factory=dict)
+    events: dict[int, OutboxEvent] = field(default_factory=dict)
+    done: list[int] = field(default_factory=list)
+    last: int = 0
     at: float = 0.0
 
     def __len__(self) -> int:
@@ -207,14 +209,14 @@ class SpoolFile:
             if contents is not None:
                 db.execute("DELETE FROM sessions")
                 db.execute("DELETE FROM events")
-                _put(db, ((record, contents.until.get(record.id)) for record in contents.sessions))
+                _put(db, contents.sessions)
                 _append(db, contents.events)
             for changes in several:
-                _put(db, filter(None, changes.sessions.values()))
+                _put(db, [entry for entry in changes.sessions.values() if entry is not None])
                 gone = [(session,) for session, entry in changes.sessions.items() if entry is None]
                 db.executemany("DELETE FROM sessions WHERE id = ?", gone)
-                _append(db, changes.events)
-                db.executemany("DELETE FROM events WHERE number = ?", [(number_of(ref),) for ref in changes.done])
+                _append(db, changes.events.items())
+                db.executemany("DELETE FROM events WHERE number = ?", [(number,) for number in changes.done])
             at = contents.alive_at if contents is not None else several[-1].at
             db.execute("INSERT OR REPLACE INTO alive VALUES (1, ?, ?)", (at, self._owner))
             db.execute("COMMIT")
@@ -272,16 +274,17 @@ def _kind_of(error: OSError) -> str:
     return "full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "unusable"
 
 
-def _put(db: sqlite3.Connection, sessions: Iterable[tuple[SessionRecord, float | None]]) -> None:
+def _put(db: sqlite3.Connection, sessions: Iterable[Session]) -> None:
     db.executemany(
         "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)",
-        ((record.id, until, _ENCODER.encode(replace(record, note=b""))) for record, until in sessions),
+        [(record.id, until, _ENCODER.encode(replace(record, note=b""))) for record, until in sessions],
     )
 
 
-def _append(db: sqlite3.Connection, events: Iterable[OutboxEvent]) -> None:
+def _append(db: sqlite3.Connection, events: Iterable[tuple[int, OutboxEvent]]) -> None:
     db.executemany(
-        "INSERT INTO events VALUES (?, ?)", ((number_of(event.ref), _ENCODER.encode(event)) for event in events)
+        "INSERT INTO events VALUES (?, ?)",
+        [(number, _ENCODER.encode(event)) for number, event in events],
     )
 
 
@@ -289,11 +292,7 @@ def _read(db: sqlite3.Connection, owner: str) -> Contents:
     alive = db.execute("SELECT at, owner FROM alive").fetchone()
     if alive and alive[1] == owner:  # It was ours until it could not be written: all of it is in our stores.
         return Contents()
-    found = [(_RECORD.decode(record), until) for until, record in db.execute("SELECT until, record FROM sessions")]
-    found.sort(key=lambda session: session[0].started_at)
-    return Contents(
-        [record for record, _ in found],
-        {record.id: until for record, until in found if until is not None},
-        [_EVENT.decode(event) for (event,) in db.execute("SELECT event FROM events ORDER BY number")],
-        alive[0] if alive else 0.0,
-    )
+    sessions = [(_RECORD.decode(record), until) for until, record in db.execute("SELECT until, record FROM sessions")]
+    sessions.sort(key=lambda session: session[0].started_at)
+    events = [(number, _EVENT.decode(event)) for number, event in db.execute("SELECT * FROM events ORDER BY number")]
+    return Contents(sessions, events, alive[0] if alive else 0.0)

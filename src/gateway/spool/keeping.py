@@ -23,7 +23,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 from gateway.ports.sessions import OutboxEvent, SessionRecord
-from gateway.ports.spool import Contents, Spooled, number_of
+from gateway.ports.spool import Contents, Spooled
 from gateway.spool.file import Changes, SpoolFault, SpoolFile
 
 __all__ = ["BEAT_S", "PATIENCE_S", "FileSpool"]
@@ -84,7 +84,7 @@ class FileSpool:
         self._stores: Spooled | None = None
         self._changes: Changes | None = None
         self._handing: IDelayedCall | None = None
-        self._unwritten: deque[tuple[float, int]] = deque()  # Handed over when, and how many.
+        self._unwritten: deque[tuple[float, int, int]] = deque()  # handed over when, how many, newest event
         self._waiters: deque[tuple[int, Deferred[None]]] = deque()
         self._watch: IDelayedCall | None = None
         self._handed = self._taken = self._newest = 0
@@ -126,21 +126,23 @@ class FileSpool:
         else:
             self.missed += 1
 
-    def append(self, event: OutboxEvent) -> None:
+    def append(self, number: int, event: OutboxEvent) -> None:
         """
         Write an event.
         """
         if self.keeping:
-            self._now().events.append(event)
+            changes = self._now()
+            changes.events[number] = event
+            changes.last = number
         else:
             self.missed += 1
 
-    def done(self, refs: Sequence[str]) -> None:
+    def done(self, numbers: Sequence[int]) -> None:
         """
         Forget events.
         """
         if self.keeping:
-            self._now().done.extend(refs)
+            self._now().done.extend(numbers)
         else:
             self.missed += 1
 
@@ -169,13 +171,13 @@ class FileSpool:
             self._give_up("slow", f"{self._file.path}: {self.waiting} changes wait")
             return
         changes.at = self._wall()
-        self._expect(len(changes))
+        self._expect(len(changes), changes.last)
         self._jobs.put((self._generation, changes))
 
-    def _expect(self, number: int) -> None:
+    def _expect(self, number: int, last: int) -> None:
         self._handed += 1
         self.waiting += number
-        self._unwritten.append((self._reactor.seconds(), number))
+        self._unwritten.append((self._reactor.seconds(), number, last))
         if self._watch is None and not self.late:
             self._watch = self._reactor.callLater(PATIENCE_S, self._look)
 
@@ -191,17 +193,15 @@ class FileSpool:
             self._event("spool.late", {"waiting": self.waiting})
             self._release(self._handed + 1)
 
-    def _committed(self, generation: int, several: int, newest: int) -> None:
-        """The thread wrote the *several* oldest of what was handed over; *newest* is the number of their newest event."""
+    def _committed(self, generation: int, several: int) -> None:
+        """The thread wrote the *several* oldest of what was handed over."""
         if generation != self._generation:
             return
         for _ in range(several):
+            _, number, last = self._unwritten.popleft()
             self._taken += 1
-            self.waiting -= self._unwritten.popleft()[1]
-        self._newest = max(self._newest, newest)
-        if self._fault:
-            self._fault = ""
-            self._event("spool.mended", {"missed": self.missed})
+            self.waiting -= number
+            self._newest = max(self._newest, last)
         self._release(self._taken)
         if self.late and not self._unwritten:
             self.late = False
@@ -236,8 +236,6 @@ class FileSpool:
         if thread is None:
             return
         self._beats.stop()
-        if self._watch is not None:
-            self._watch.cancel()
         self._hand_over()
         if self._handing is not None and self._handing.active():
             self._handing.cancel()
@@ -249,7 +247,7 @@ class FileSpool:
         self._release(self._handed + 1)
 
     def _beat(self) -> None:
-        if self._trying or self.late:
+        if self._trying:
             return
         if self.keeping:
             at = self._wall()
@@ -269,10 +267,14 @@ class FileSpool:
         if left.sessions or left.events:
             stores.take_back(left)
             self._event("spool.taken_back", {"sessions": len(left.sessions), "events": len(left.events)})
+        if self._fault:
+            self._event("spool.mended", {"missed": self.missed})
+            self._fault = ""
         contents = replace(stores.contents(), alive_at=self._wall())
         self.keeping = True
+        newest = contents.events[-1][0] if contents.events else 0
         self._newest = 0
-        self._expect(len(contents.sessions) + len(contents.events))
+        self._expect(len(contents.sessions) + len(contents.events), newest)
         generation = self._generation
         self._jobs.put(lambda: self._renew(generation, contents))
 
@@ -296,15 +298,14 @@ class FileSpool:
     # In the thread.
 
     def _run(self) -> None:
-        job: tuple[int, Changes] | Job | None = self._jobs.get()
-        while job is not None:
-            follows: tuple[int, Changes] | Job | None = _nothing
+        job: tuple[int, Changes] | Job | None
+        while (job := self._jobs.get()) is not None:
             try:
-                if isinstance(job, tuple):
-                    several, follows = self._gather(job)
-                    self._write(job[0], several)
-                else:
-                    job()
+                while isinstance(job, tuple):
+                    job = self._write(job)
+                if job is None:
+                    break
+                job()
             except SpoolFault as fault:
                 self._whole = False
                 self._reactor.callFromThread(self._broken, fault)
@@ -312,7 +313,6 @@ class FileSpool:
                 self._whole = False
                 self._reactor.callFromThread(self._failed, "spool", Failure())
                 self._reactor.callFromThread(self._broken, SpoolFault("unusable", "see background.failed"))
-            job = self._jobs.get() if follows is _nothing else follows
         self._file.close()
 
     def _open(self) -> None:
@@ -327,31 +327,27 @@ class FileSpool:
     def _renew(self, generation: int, contents: Contents) -> None:
         self._file.renew(contents)
         self._whole = True
-        self._reactor.callFromThread(self._committed, generation, 1, _newest(contents.events))
+        self._reactor.callFromThread(self._committed, generation, 1)
 
-    def _gather(self, first: tuple[int, Changes]) -> tuple[list[Changes], tuple[int, Changes] | Job | None]:
-        """Take what lies behind *first* and can be written with it; and what is to be done then."""
+    def _write(self, first: tuple[int, Changes]) -> tuple[int, Changes] | Job | None:
+        """Write *first* and what lies behind it; return what is to be done next."""
         generation, changes = first
         several = [changes]
+        follows: tuple[int, Changes] | Job | None = _nothing
         while len(several) < MOST_TOGETHER:
             try:
                 follows = self._jobs.get_nowait()
             except Empty:
+                follows = _nothing
                 break
             if not isinstance(follows, tuple) or follows[0] != generation:
-                return several, follows
+                break
             several.append(follows[1])
-        return several, _nothing
-
-    def _write(self, generation: int, several: Sequence[Changes]) -> None:
+            follows = _nothing
         if self._whole:
             self._file.write(several)
-            newest = max(_newest(changes.events) for changes in several)
-            self._reactor.callFromThread(self._committed, generation, len(several), newest)
-
-
-def _newest(events: Sequence[OutboxEvent]) -> int:
-    return max((number_of(event.ref) for event in events), default=0)
+            self._reactor.callFromThread(self._committed, generation, len(several))
+        return follows
 
 
 def _nothing() -> None:

@@ -39,6 +39,14 @@ class RealtimeMetrics:
         self.session_steps_lost = Tally(
             "gateway_session_steps_lost", "Beginnings and ends that will never be written.", ("step", "why")
         )
+        self.events_waiting = Reading("gateway_events_waiting", "Events of sessions that are this instance's to tell.")
+        self.events_age = Reading("gateway_events_oldest_age_seconds", "How long the oldest of them has waited.")
+        self.events_overflow = Reading(
+            "gateway_events_overflow", "Events that found no room, of the partitions that are this instance's to tell."
+        )
+        self.events_told = Tally("gateway_events_told", "Events that were taken.", ("kind",))
+        self.events_given_up = Tally("gateway_events_given_up", "Events that nobody will be told, by why.", ("why",))
+        self.event_batches = Tally("gateway_event_batches", "Batches of events, by what became of them.", ("outcome",))
         self.places = Tally(
             "gateway_presence_places",
             "Places whose connection was lost: held, then returned to or expired.",
