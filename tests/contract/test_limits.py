@@ -17,8 +17,9 @@ HOURLY = Quota("hourly", 1, 3600.0, burst=100)
 
 
 def spent(limiter: RateLimiter, charges: Sequence[Charge]) -> Deferred[Verdicts]:
-    answer = limiter.spend(charges)
-    return answer if isinstance(answer, Deferred) else succeed(answer)
+    answer: Deferred[Verdicts] = Deferred()
+    now = limiter.spend(charges, answer.callback)
+    return answer if now is None else succeed(now)
 
 
 @pytest_twisted.ensureDeferred
@@ -115,14 +116,14 @@ def test_memory_is_bounded() -> None:
     clock = Clock()
     limiter, quota = MemoryLimiter(clock.seconds, most_keys=1000), Quota("q", 2, 60.0)
     for number in range(5000):
-        [verdict] = limiter.spend([Charge(quota, str(number))])
+        [verdict] = limiter.spend([Charge(quota, str(number))], print)
         assert verdict.remaining == 1
-        [again] = limiter.spend([Charge(quota, str(max(0, number - 200)))])
+        [again] = limiter.spend([Charge(quota, str(max(0, number - 200)))], print)
         assert again.remaining == 0
         assert len(limiter) <= 1000
     assert limiter.forgotten >= 4000 - 1000
-    limiter.spend([Charge(quota, "refused", 3)])
+    limiter.spend([Charge(quota, "refused", 3)], print)
     before = len(limiter)
     clock.advance(121)
-    limiter.spend([Charge(quota, "4999", 3)])
+    limiter.spend([Charge(quota, "4999", 3)], print)
     assert len(limiter) <= before

@@ -11,7 +11,6 @@ import pytest
 from prometheus_client.registry import Collector
 from tests.node.recording import Recorded, head
 from tests.node.test_edge import GOOD, Answering, Bearer, Remembering, Tokens, scopes
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from gateway.config.load import parse
@@ -26,7 +25,7 @@ from gateway.node.limiting import Limiting
 from gateway.node.plan import Filter, Plan, ServedRoute
 from gateway.node.rate_limits import RateLimits
 from gateway.ports.http import Peer
-from gateway.ports.limits import Charge, Verdicts
+from gateway.ports.limits import Charge, Told
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 
@@ -56,19 +55,17 @@ class Stepping:
 
     def __init__(self, real: MemoryLimiter) -> None:
         self.steps: list[list[str]] = []
-        self.waiting: list[tuple[Deferred[Verdicts], Sequence[Charge]]] = []
+        self.waiting: list[tuple[Told, Sequence[Charge]]] = []
         self._real = real
 
-    def spend(self, charges: Sequence[Charge]) -> Deferred[Verdicts]:
+    def spend(self, charges: Sequence[Charge], told: Told) -> None:
         self.steps.append([charge.key for charge in charges])
-        answer: Deferred[Verdicts] = Deferred()
-        self.waiting.append((answer, charges))
-        return answer
+        self.waiting.append((told, charges))
 
     def answer(self) -> None:
         waiting, self.waiting = self.waiting, []
-        for answer, charges in waiting:
-            answer.callback(self._real.spend(charges))
+        for told, charges in waiting:
+            told(self._real.spend(charges, told))
 
     async def forget(self, charges: Sequence[Charge]) -> None:
         await self._real.forget(charges)

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from gateway.memory.limits import MemoryLimiter
 from gateway.node.acts import Limits
-from gateway.ports.limits import Charge, Verdicts
+from gateway.ports.limits import Charge, Told
 
 RULES = """
 [channels."chat:{room}"]
@@ -117,17 +117,15 @@ class Slow:
 
     def __init__(self, real: MemoryLimiter) -> None:
         self.real = real
-        self.asked: list[tuple[Deferred[Verdicts], Sequence[Charge]]] = []
+        self.asked: list[tuple[Told, Sequence[Charge]]] = []
 
-    def spend(self, charges: Sequence[Charge]) -> Deferred[Verdicts]:
-        answer: Deferred[Verdicts] = Deferred()
-        self.asked.append((answer, charges))
-        return answer
+    def spend(self, charges: Sequence[Charge], told: Told) -> None:
+        self.asked.append((told, charges))
 
     def answer(self) -> None:
-        for answer, charges in self.asked:
-            answer.callback(self.real.spend(charges))
-        self.asked.clear()
+        asked, self.asked = self.asked, []
+        for told, charges in asked:
+            told(self.real.spend(charges, told))
 
     async def forget(self, charges: Sequence[Charge]) -> None:
         await self.real.forget(charges)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest_twisted
+from tests.contract.test_limits import spent
 from tests.redis.fixtures import link
 from tests.redis.server import RedisServer
 from tests.redis.test_link import until
-from twisted.internet.defer import gatherResults, maybeDeferred
+from twisted.internet.defer import gatherResults
 
 from gateway.memory.limits import MemoryLimiter
 from gateway.ports.limits import Charge, Quota
@@ -31,7 +32,7 @@ def limiter(redis: Any, instances: Callable[[], int] = lambda: 1) -> Any:
 
 
 async def passed(limiter: Any, quota: Quota, times: int) -> int:
-    verdicts = [(await maybeDeferred(limiter.spend, [Charge(quota, "k")]))[0] for _ in range(times)]
+    verdicts = [(await spent(limiter, [Charge(quota, "k")]))[0] for _ in range(times)]
     return sum(verdict.allowed for verdict in verdicts)
 
 
@@ -41,7 +42,7 @@ async def test_nothing_is_left(redis: Any) -> None:
     A key is there for as long as it holds something back, and no longer.
     """
     quota = Quota("q", 10, 1.0)
-    await maybeDeferred(limiter(redis).spend, [Charge(quota, "k" * 300), Charge(quota, "short", 5)])
+    await spent(limiter(redis), [Charge(quota, "k" * 300), Charge(quota, "short", 5)])
     keys = sorted(await redis.call("KEYS", redis.keys.one("limit", "*")[:-1] + "*", key="any"))
     assert len(keys) == 2
     assert all(len(key) < 160 for key in keys)
@@ -63,7 +64,7 @@ async def test_a_clock_that_was_ahead(redis: Any) -> None:
     made = limiter(redis)
     ahead = str(int((time.time() + 7200) * 1_000_000))
     await redis.call("SET", redis.keys.one("limit", "1:q:k"), ahead)
-    [refused] = await maybeDeferred(made.spend, [Charge(quota, "k")])
+    [refused] = await spent(made, [Charge(quota, "k")])
     assert not refused.allowed
     assert refused.retry_after_s <= 0.1
 
@@ -82,7 +83,7 @@ async def test_redis_away(tmp_path: Path) -> None:
         server.pause()
         began = time.monotonic()
         charges = [Charge(quota, "k") for quota in (local, open_, closed)]
-        verdicts = await maybeDeferred(one.spend, charges)
+        verdicts = await spent(one, charges)
         assert [verdict.allowed for verdict in verdicts] == [True, True, False]
         assert verdicts[2].retry_after_s > 0
         assert time.monotonic() - began < 0.3
@@ -107,11 +108,7 @@ async def test_exact_over_two_links(redis_server: RedisServer) -> None:
     """
     links = [await link(redis_server.url, "limits"), await link(redis_server.url, "limits")]
     quota = Quota("hourly", 1, 3600.0, burst=100)
-    asked = [
-        maybeDeferred(made.spend, [Charge(quota, "exact")])
-        for _ in range(75)
-        for made in [limiter(each) for each in links]
-    ]
+    asked = [spent(made, [Charge(quota, "exact")]) for _ in range(75) for made in [limiter(each) for each in links]]
     verdicts = [verdict for [verdict] in await gatherResults(asked)]
     assert sum(verdict.allowed for verdict in verdicts) == 100
     await links[0].call("DEL", links[0].keys.one("limit", "6:hourly:exact"))
@@ -130,5 +127,5 @@ async def test_parts_of_what_was_shared(redis_server: RedisServer) -> None:
     made._event = lambda name, _fields: told.append(name)
     await redis.stop()
     assert await passed(made, Quota("q", 1, 3600.0, burst=10), 10) == 3
-    assert isinstance(made.spend([Charge(Quota("q", 1, 3600.0), "k")]), list)
+    assert isinstance(made.spend([Charge(Quota("q", 1, 3600.0), "k")], print), list)
     assert told == ["limits.apart"]

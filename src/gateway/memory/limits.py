@@ -9,7 +9,7 @@ from math import inf
 from typing import Final
 
 from gateway.core.gcra import remaining, spend
-from gateway.ports.limits import Charge, Verdict
+from gateway.ports.limits import Charge, Told, Verdict
 
 __all__ = ["MemoryLimiter"]
 
@@ -41,7 +41,7 @@ class MemoryLimiter:
     def __len__(self) -> int:
         return len(self._newer) + len(self._older)
 
-    def spend(self, charges: Sequence[Charge]) -> list[Verdict]:
+    def spend(self, charges: Sequence[Charge], told: Told) -> list[Verdict]:  # noqa: ARG002  # Nobody waits.
         """
         Spend each, now.
         """

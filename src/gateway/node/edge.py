@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from gateway.core.problems import CATALOGUE, Problem, problem_body
-from gateway.node.plan import Plan
+from gateway.node.plan import Filter, Pause, Plan
 from gateway.ports.http import Downstream, Exchange, Peer
 
 __all__ = ["Edge", "Journal"]
@@ -75,13 +75,17 @@ class Edge:
         self._run(exchange, self.plan.filters, 0)
         return exchange
 
-    def _run(self, exchange: Exchange, filters: Sequence[Callable[[Exchange], Deferred[Any] | None]], at: int) -> None:
+    def _run(self, exchange: Exchange, filters: Sequence[Filter], at: int) -> None:
         try:
             for step in filters[at:] if at else filters:
                 at += 1
                 waiting = step(exchange)
                 if waiting is not None:
-                    self._wait(exchange, waiting, filters, at)
+                    if isinstance(waiting, Pause):
+                        waiting.exchange, waiting.filters, waiting.at = exchange, filters, at
+                        waiting.go_on, waiting.refuse = self._run, self.refuse
+                    else:
+                        self._wait(exchange, waiting, filters, at)
                     return
             exchange.route.handler.handle(exchange)
         except Problem as problem:
@@ -93,7 +97,7 @@ class Edge:
         self,
         exchange: Exchange,
         waiting: Deferred[Any],
-        filters: Sequence[Callable[[Exchange], Deferred[Any] | None]],
+        filters: Sequence[Filter],
         at: int,
     ) -> None:
         exchange.on_gone = waiting.cancel

@@ -4,19 +4,45 @@ What an instance has been told to do: routes and the filters before them, immuta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 
+from gateway.core.problems import Problem
 from gateway.core.routes import RouteTable
 from gateway.ports.http import Exchange, RouteHandler
 
-__all__ = ["Filter", "Plan", "ServedRoute"]
+__all__ = ["Filter", "Pause", "Plan", "ServedRoute"]
 
-Filter = Callable[[Exchange], "Deferred[Any] | None"]
-"""Lets an exchange pass (None), makes it wait (a Deferred), or raises ``Problem``."""
+Filter = Callable[[Exchange], "Deferred[Any] | Pause | None"]
+"""Lets an exchange pass (None), makes it wait, or raises ``Problem``."""
+
+
+class Pause:
+    """
+    What an exchange waits for where a Deferred would cost more than the filter: the edge says where it goes on.
+
+    Attributes:
+        go_on: Called with the exchange, the filters and a place among them.
+        refuse: Called with the exchange and a ``Problem``.
+    """
+
+    __slots__ = ("at", "exchange", "filters", "go_on", "refuse")
+
+    exchange: Exchange
+    filters: Sequence[Filter]
+    at: int
+    go_on: Callable[[Exchange, Sequence[Filter], int], None]
+    refuse: Callable[[Exchange, Problem], None]
+
+    def over(self) -> None:
+        """
+        Let the exchange go on, if it is still there.
+        """
+        if not self.exchange.ended:
+            self.go_on(self.exchange, self.filters, self.at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred
-
 from gateway.core.message import Header
 from gateway.core.problems import Problem
 from gateway.core.rate_headers import QUOTA_EXCEEDED, limit_item, policy_item, retry_after, wait_s
 from gateway.node.admission import Admission
+from gateway.node.plan import Pause
 from gateway.node.pressure import Pressure
-from gateway.node.rate_limits import Outcome, RateLimits
+from gateway.node.rate_limits import Asked, Outcome, RateLimits
 from gateway.node.rate_policies import Policy
 from gateway.ports.http import Exchange
 from gateway.ports.limits import Verdict
@@ -23,6 +22,28 @@ from gateway.ports.limits import Verdict
 __all__ = ["Arrival", "Doors", "Known"]
 
 _OURS = frozenset((b"/health", b"/ready", b"/livez", b"/readyz"))
+
+
+class _Waiting(Asked):
+    """
+    A request that waits for its verdicts.
+    """
+
+    __slots__ = ()
+
+    def decided(self, outcome: Outcome | None) -> None:
+        """
+        Go on, or refuse.
+        """
+        if outcome is not None:
+            if self.exchange.ended:
+                return
+            try:
+                _told(outcome, self.exchange)
+            except Problem as problem:
+                self.refuse(self.exchange, problem)
+                return
+        self.over()
 
 
 class Arrival:
@@ -35,12 +56,12 @@ class Arrival:
         self._blocked = rates.blocked if rates.failures else None
         self._policies = rates.arrival
 
-    def __call__(self, exchange: Exchange) -> Deferred[None] | None:
+    def __call__(self, exchange: Exchange) -> Pause | None:
         """
         Take the request's part of its address's budgets.
 
         Raises:
-            Problem: ``rate_limited``. The Deferred fails with the same.
+            Problem: ``rate_limited``.
         """
         if exchange.head.target in _OURS:
             return None
@@ -51,7 +72,8 @@ class Arrival:
         policies = self._policies
         if not policies:
             return None
-        return _wait(self._rates.take([(policy, policy.key_of_request(exchange)) for policy in policies]), exchange)
+        taken = self._rates.take([(policy, policy.key_of_request(exchange)) for policy in policies], _Waiting)
+        return _now(taken, exchange) if taken is not None else None
 
 
 class Doors:
@@ -65,12 +87,12 @@ class Doors:
         self._admission = admission
         self._pressure = pressure
 
-    def __call__(self, exchange: Exchange) -> Deferred[None] | None:
+    def __call__(self, exchange: Exchange) -> Pause | None:
         """
         Let it through, or not.
 
         Raises:
-            Problem: ``overloaded``, ``too_many_openings``, ``rate_limited``. The Deferred fails with the last.
+            Problem: ``overloaded``, ``too_many_openings``, ``rate_limited``.
         """
         kind = exchange.route.kind
         if self._pressure is not None:
@@ -82,7 +104,8 @@ class Doors:
         policies = self._policies
         if not policies:
             return None
-        return _wait(self._rates.take([(policy, policy.key_of_request(exchange)) for policy in policies]), exchange)
+        taken = self._rates.take([(policy, policy.key_of_request(exchange)) for policy in policies], _Waiting)
+        return _now(taken, exchange) if taken is not None else None
 
 
 class Known:
@@ -94,32 +117,31 @@ class Known:
         self._rates = rates
         self._policies = rates.known
 
-    def __call__(self, exchange: Exchange) -> Deferred[None] | None:
+    def __call__(self, exchange: Exchange) -> Pause | None:
         """
         Take the request's part of every budget that holds for it.
 
         Raises:
-            Problem: ``rate_limited``. The Deferred fails with the same.
+            Problem: ``rate_limited``.
         """
         route = exchange.route
         if route.kind == "own":
             return None
         due = [(policy, policy.key_of_request(exchange)) for policy in self._policies if policy.counts_route(route)]
-        return _wait(self._rates.take(due), exchange) if due else None
+        if not due:
+            return None
+        taken = self._rates.take(due, _Waiting)
+        return _now(taken, exchange) if taken is not None else None
 
 
-def _wait(outcome: Outcome | Deferred[Outcome | None] | None, exchange: Exchange) -> Deferred[None] | None:
-    if outcome is None:
-        return None
-    if isinstance(outcome, Deferred):
-        return outcome.addCallback(_told, exchange)
-    _told(outcome, exchange)
+def _now(taken: Outcome | _Waiting, exchange: Exchange) -> Pause | None:
+    if isinstance(taken, _Waiting):
+        return taken
+    _told(taken, exchange)
     return None
 
 
-def _told(outcome: Outcome | None, exchange: Exchange) -> None:
-    if outcome is None:
-        return
+def _told(outcome: Outcome, exchange: Exchange) -> None:
     if outcome.refused:
         raise _refusal(outcome)
     # Of all policies that hold, what is left of the one that has least left.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 
 from gateway.config.limit_sections import Limits
 from gateway.core import commands as c
@@ -19,6 +19,7 @@ from gateway.core.address import group
 from gateway.core.gcra import spend
 from gateway.core.rate_headers import wait_s
 from gateway.core.verdicts import ClientError, CloseReason, ErrorCode, Refused
+from gateway.node.plan import Pause
 from gateway.node.rate_policies import Policy, ordered, whose
 from gateway.ports.limits import Charge, LocalLimiter, RateLimiter, Verdict, Verdicts
 from gateway.telemetry.tally import Tally
@@ -26,7 +27,7 @@ from gateway.telemetry.tally import Tally
 if TYPE_CHECKING:
     from gateway.node.client import Client
 
-__all__ = ["Due", "Outcome", "RateLimits"]
+__all__ = ["Asked", "Due", "Outcome", "RateLimits"]
 
 MOST_BLOCKED: Final = 10_000
 """Addresses whose failures are used up; beyond it the oldest is forgotten, and counted."""
@@ -46,6 +47,55 @@ class Outcome(NamedTuple):
 
     refused: Sequence[tuple[Policy, Verdict]]
     told: Sequence[tuple[Policy, Verdict]]
+
+
+class Asked(Pause):
+    """
+    Who waits for what the store says.
+
+    Attributes:
+        due: What was asked.
+        told: What is to be said beside it.
+    """
+
+    __slots__ = ("due", "rates", "told")
+
+    rates: RateLimits
+    due: Sequence[Due]
+    told: list[tuple[Policy, Verdict]]
+
+    def __call__(self, verdicts: Verdicts) -> None:
+        """
+        Take what the store said.
+        """
+        self.decided(self.rates.counted(verdicts, self))
+
+    def decided(self, outcome: Outcome | None) -> None:
+        """
+        Go on, or do not.
+        """
+        raise NotImplementedError
+
+
+class Awaited(Asked):
+    """
+    The same as a Deferred.
+    """
+
+    __slots__ = ("answer",)
+
+    def __init__(self) -> None:
+        self.answer: Deferred[Outcome | None] = Deferred(_leave)
+
+    def decided(self, outcome: Outcome | None) -> None:
+        """
+        Answer who waits.
+        """
+        if not self.answer.called:
+            self.answer.callback(outcome)
+
+
+A = TypeVar("A", bound=Asked)
 
 
 class RateLimits:
@@ -95,19 +145,19 @@ class RateLimits:
         if not self.failures:
             self._blocked.clear()
 
-    def take(self, due: Sequence[Due]) -> Outcome | Deferred[Outcome | None] | None:
+    def take(self, due: Sequence[Due], kind: type[A]) -> Outcome | A | None:
         """
-        Take one from each budget; now where nobody must be asked. None: it may be, and there is nothing to say.
+        Take one from each budget; None: it may be, and there is nothing to say.
 
-        Those counted here are asked first; the store only if they let it pass.
+        Those counted here are asked first; the store only if they let it pass. Then who waits is one of *kind*.
         """
         told: list[tuple[Policy, Verdict]] = []
         for at, (policy, key) in enumerate(due):
             if policy.shared:
-                answer = self._shared.spend([Charge(policy.quota, key) for policy, key in due[at:]])
-                if isinstance(answer, Deferred):
-                    return answer.addCallback(self._counted, due[at:], told)
-                return self._counted(answer, due[at:], told)
+                asked = kind()
+                asked.rates, asked.due, asked.told = self, due[at:] if at else due, told
+                verdicts = self._shared.spend([Charge(policy.quota, key) for policy, key in asked.due], asked)
+                return asked if verdicts is None else self.counted(verdicts, asked)
             verdict = self._local.one(Charge(policy.quota, key))
             policy.count(verdict)
             if not verdict.allowed:
@@ -116,9 +166,13 @@ class RateLimits:
                 told.append((policy, verdict))
         return Outcome((), told) if told else None
 
-    def _counted(self, verdicts: Verdicts, due: Sequence[Due], told: list[tuple[Policy, Verdict]]) -> Outcome | None:
+    def counted(self, verdicts: Verdicts, asked: Asked) -> Outcome | None:
+        """
+        Make of what the store said what is to be said.
+        """
+        told = asked.told
         refused: list[tuple[Policy, Verdict]] = []
-        for (policy, _), verdict in zip(due, verdicts, strict=True):
+        for (policy, _), verdict in zip(asked.due, verdicts, strict=True):
             policy.count(verdict)
             if not verdict.allowed:
                 refused.append((policy, verdict))
@@ -134,10 +188,16 @@ class RateLimits:
         """
         for policy in self.failures:
             key = "a:" + group(host)
-            answer: Any = self._shared if policy.shared else self._local
-            maybeDeferred(answer.spend, [Charge(policy.quota, key)]).addCallback(self._failed, policy, key)
+            self._ask(policy, Charge(policy.quota, key), partial(self._failed, policy, key))
 
-    def _failed(self, verdicts: Verdicts, policy: Policy, key: str) -> None:
+    def _ask(self, policy: Policy, charge: Charge, told: Callable[[Verdicts], None]) -> None:
+        """Spend one, and tell of it, now or later."""
+        limiter = self._shared if policy.shared else self._local
+        verdicts = limiter.spend([charge], told)
+        if verdicts is not None:
+            told(verdicts)
+
+    def _failed(self, policy: Policy, key: str, verdicts: Verdicts) -> None:
         [verdict] = verdicts
         policy.count(verdict)
         if verdict.remaining:
@@ -181,14 +241,10 @@ class RateLimits:
             if not verdict.allowed:
                 return partial(self._put_off, client, verdict.retry_after_s)
             if policy.shared:
-                answer = self._shared.spend([charge])
-                if isinstance(answer, Deferred):
-                    answer.addCallback(self._behind, charge)
-                else:
-                    self._behind(answer, charge)
+                self._ask(policy, charge, partial(self._behind, charge))
         return client.take
 
-    def _behind(self, verdicts: Verdicts, charge: Charge) -> None:
+    def _behind(self, charge: Charge, verdicts: Verdicts) -> None:
         [verdict] = verdicts
         if not verdict.away:
             self._local.behind(charge, verdict.full_after_s)
@@ -205,17 +261,18 @@ class RateLimits:
             for policy in self.commands
             if policy.counts_command(client, request)
         ]
-        return self._wait(self.take(due), client) if due else None
+        return self._wait(due, client) if due else None
 
     def connect(self, client: Client) -> Deferred[None] | None:
         """
         The same of a client that is about to be let in.
         """
-        return self._wait(self.take([(policy, policy.key_of_client(client)) for policy in self.connects]), client)
+        return self._wait([(policy, policy.key_of_client(client)) for policy in self.connects], client)
 
-    def _wait(self, outcome: Any, client: Client) -> Deferred[None] | None:
-        if isinstance(outcome, Deferred):
-            return outcome.addCallback(self._told, client)
+    def _wait(self, due: Sequence[Due], client: Client) -> Deferred[None] | None:
+        outcome = self.take(due, Awaited)
+        if isinstance(outcome, Awaited):
+            return outcome.answer.addCallback(self._told, client)
         self._told(outcome, client)
         return None
 
@@ -251,8 +308,8 @@ class RateLimits:
             ClientError: ``TOO_MANY_REQUESTS``.
         """
         due = [(policy, policy.key_of_operation(api_key, name)) for policy in self.server_api]
-        taken = self.take(due)
-        outcome = await taken if isinstance(taken, Deferred) else taken
+        taken = self.take(due, Awaited)
+        outcome = await taken.answer if isinstance(taken, Awaited) else taken
         if outcome is not None and outcome.refused:
             raise too_many(max(verdict.retry_after_s for _, verdict in outcome.refused))
 
@@ -268,8 +325,9 @@ class RateLimits:
         told = []
         for policy, key in self._of(who):
             quota = policy.quota
-            limiter: Any = self._shared if policy.shared else self._local
-            [verdict] = await maybeDeferred(limiter.spend, [Charge(quota, key, 0)])
+            answer: Deferred[Verdicts] = Deferred()
+            self._ask(policy, Charge(quota, key, 0), answer.callback)
+            [verdict] = await answer
             until, by = self._blocked.get(key, (0.0, None))
             told.append(
                 {
@@ -324,6 +382,10 @@ def too_many(retry_after_s: float) -> ClientError:
     """
     wait_ms = max(1, round(min(retry_after_s, 7 * 86400.0) * 1000))
     return ClientError(ErrorCode.TOO_MANY_REQUESTS, f"too many requests; retry_after_ms={wait_ms}")
+
+
+def _leave(_: Deferred[Outcome | None]) -> None:
+    """Cancelled: what was asked is spent, and nobody is told."""
 
 
 def _any(_: Policy) -> bool:

@@ -63,6 +63,7 @@ class Policy:
     """
 
     __slots__ = (
+        "_by_user",
         "_kinds",
         "_methods",
         "_parts",
@@ -89,6 +90,7 @@ class Policy:
         )
         self.shared = section.shared and together
         self.by_address = section.key == ("address",)
+        self._by_user = section.key == ("user",)
         self.arrival = not section.routes and all(key == "address" for key in section.key)
         roots = roots_of(section)
         self._parts = [key if key in KEYS else compile_expression(key, roots) for key in section.key]
@@ -134,6 +136,9 @@ class Policy:
         """
         if self.by_address:
             return _address(exchange.client_host)
+        if self._by_user:
+            identity = exchange.identity
+            return _address(exchange.client_host) if identity is None else f"u:{identity.subject}"
         return _joined([self._of_request(part, exchange) for part in self._parts])
 
     def _of_request(self, part: str | Expression, exchange: Exchange) -> str:

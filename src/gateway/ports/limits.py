@@ -4,12 +4,10 @@ The seam of rate limits: how often something may be done, counted for all instan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred
-
-__all__ = ["Charge", "LocalLimiter", "Quota", "RateLimiter", "Verdict", "Verdicts"]
+__all__ = ["Charge", "LocalLimiter", "Quota", "RateLimiter", "Told", "Verdict", "Verdicts"]
 
 
 class Quota(NamedTuple):
@@ -66,6 +64,7 @@ class Verdict(NamedTuple):
 
 
 Verdicts = Sequence[Verdict]
+Told = Callable[[Verdicts], object]
 
 
 class RateLimiter(Protocol):
@@ -73,12 +72,16 @@ class RateLimiter(Protocol):
     Spends exactly: of all that ask, on whichever instance, no more than the quota pass.
     """
 
-    def spend(self, charges: Sequence[Charge]) -> Verdicts | Deferred[Verdicts]:
+    def spend(self, charges: Sequence[Charge], told: Told) -> Verdicts | None:
         """
-        Spend each of *charges*, in one step to the store: now where nothing must be asked, else later.
+        Spend each of *charges*, in one step to the store.
 
         Each is atomic and stands for itself: one that is refused costs nothing, the others are spent. Never
         fails: while the store is away the verdict is what the quota's ``when_away`` says.
+
+        Returns:
+            The verdicts where nobody must be asked; else None, and *told* is called with them, once, in a later turn.
+            It is called for each request: a Deferred would cost more than all the rest.
         """
 
     async def forget(self, charges: Sequence[Charge]) -> None:
@@ -103,8 +106,8 @@ class LocalLimiter(Protocol):
     def __len__(self) -> int:
         """How many keys are kept."""
 
-    def spend(self, charges: Sequence[Charge]) -> Verdicts:
-        """Spend each, now."""
+    def spend(self, charges: Sequence[Charge], told: Told) -> Verdicts:
+        """Spend each, now; *told* is not called."""
 
     def one(self, charge: Charge) -> Verdict:
         """Spend one, now."""

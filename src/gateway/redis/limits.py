@@ -8,7 +8,7 @@ one turn of the reactor leaves as one script, where one server has all keys, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from math import ceil, inf
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from gateway.ports.limits import Charge, LocalLimiter, Quota, Verdict, Verdicts
+from gateway.ports.limits import Charge, LocalLimiter, Quota, Told, Verdict, Verdicts
 from gateway.ports.realtime import StoreUnavailable
 from gateway.redis.client import Store
 from gateway.redis.scripts import load
@@ -42,36 +42,48 @@ MOST_AT_ONCE: Final = 256
 MOST_WAITING: Final = 20_000
 """Charges whose answers are waited for; beyond it the store is as good as away."""
 
+MOST_KNOWN: Final = 1000
 LONGEST_KEY: Final = 100
 _US: Final = 1_000_000
 
 
-class _Spend(NamedTuple):
-    """One charge on its way."""
+class _Known(NamedTuple):
+    """
+    A quota as Redis is asked about it.
 
-    charge: Charge
-    step: _Step
-    place: int
+    Attributes:
+        key: How its keys begin.
+        unit_us: Microseconds between two units.
+        burst_us: The whole burst in microseconds.
+    """
+
+    key: str
+    unit_us: int
+    burst_us: int
 
 
 class _Step:
     """
-    What one caller asked together.
+    Several charges of one caller.
     """
 
-    __slots__ = ("answer", "left", "verdicts")
+    __slots__ = ("_left", "_told", "_verdicts")
 
-    def __init__(self, number: int) -> None:
-        self.answer: Deferred[Verdicts] = Deferred(_leave)
-        self.left = number
-        self.verdicts: list[Any] = [None] * number
+    def __init__(self, told: Told, number: int) -> None:
+        self._told = told
+        self._left = number
+        self._verdicts: list[Any] = [None] * number
 
     def told(self, place: int, verdict: Verdict) -> None:
-        """Take one verdict; with the last one the caller is answered."""
-        self.verdicts[place] = verdict
-        self.left -= 1
-        if not self.left and not self.answer.called:
-            self.answer.callback(self.verdicts)
+        """Take one verdict; with the last one the caller is told."""
+        self._verdicts[place] = verdict
+        self._left -= 1
+        if not self._left:
+            self._told(self._verdicts)
+
+
+# One charge on its way: what is asked, how, and who is told. No class: there is one for each request.
+_Spend = tuple[Charge, _Known, Told]
 
 
 class RedisLimiter:
@@ -102,34 +114,51 @@ class RedisLimiter:
         self.instances: Callable[[], int] = lambda: 1
         self._event = event
         self._script = load("limit")
+        self._known: dict[Quota, _Known] = {}
         self._gathered: list[_Spend] = []
         self._flushing: IDelayedCall | None = None
         self._waiting = 0
         self._silent_until = 0.0
         self._told_away = False
 
-    @property
-    def away(self) -> bool:
-        """Nobody waits for Redis now."""
-        return not self._redis.available or self._clock.seconds() < self._silent_until
-
-    def spend(self, charges: Sequence[Charge]) -> Verdicts | Deferred[Verdicts]:
+    def spend(self, charges: Sequence[Charge], told: Told) -> Verdicts | None:
         """
         Spend each; all of this turn are asked in one write.
         """
         if not charges:
             return ()
-        if self.away or self._waiting + len(charges) > MOST_WAITING:
+        if (
+            not self._redis.available
+            or self._waiting + len(charges) > MOST_WAITING
+            or (self._silent_until and self._still_silent())
+        ):
             self._tell_away("it cannot be reached")
             return [self._without(charge) for charge in charges]
-        step = _Step(len(charges))
-        gathered = self._gathered
-        for place, charge in enumerate(charges):
-            gathered.append(_Spend(charge, step, place))
+        if len(charges) == 1:
+            charge = charges[0]
+            self._gathered.append((charge, self._known.get(charge.quota) or self._learn(charge.quota), told))
+        else:
+            step = _Step(told, len(charges))
+            for place, charge in enumerate(charges):
+                known = self._known.get(charge.quota) or self._learn(charge.quota)
+                self._gathered.append((charge, known, partial(_place, step, place)))
         self._waiting += len(charges)
         if self._flushing is None:
             self._flushing = self._clock.callLater(0, self._flush)
-        return step.answer
+        return None
+
+    def _still_silent(self) -> bool:
+        if self._clock.seconds() < self._silent_until:
+            return True
+        self._silent_until = 0.0
+        return False
+
+    def _learn(self, quota: Quota) -> _Known:
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        unit, burst = _scale(quota)
+        known = self._known[quota] = _Known(f"{len(quota.name)}:{quota.name}:", unit, burst)
+        return known
 
     async def forget(self, charges: Sequence[Charge]) -> None:
         """
@@ -137,7 +166,8 @@ class RedisLimiter:
         """
         await self._local.forget(charges)
         for charge in charges:
-            await self._redis.call("DEL", self._key(charge))
+            begins = (self._known.get(charge.quota) or self._learn(charge.quota)).key
+            await self._redis.call("DEL", self._redis.keys.one("limit", _short(begins + charge.key)))
 
     # On the way.
 
@@ -152,11 +182,13 @@ class RedisLimiter:
         """
         Send the script for *spends*.
         """
-        keys = [self._key(spend.charge) for spend in spends]
+        keys = []
         args: list[int] = []
-        for spend in spends:
-            unit, burst = _scale(spend.charge.quota)
-            args += (burst, unit * spend.charge.cost)
+        name_of = self._redis.keys.one
+        for charge, (begins, unit, burst), _ in spends:
+            keys.append(name_of("limit", _short(begins + charge.key)))
+            args.append(burst)
+            args.append(unit * charge.cost)
         return Deferred.fromCoroutine(self._redis.run(self._script, keys, args))
 
     def answered(self, spends: Sequence[_Spend], told: list[int]) -> None:
@@ -167,13 +199,16 @@ class RedisLimiter:
         if self._told_away:
             self._told_away = False
             self._event("limits.together", {})
-        at = 0
-        for (quota, _, cost), step, place in spends:
-            allowed, spent, early = told[at : at + 3]
-            at += 3
-            unit, burst = _scale(quota)
-            retry_after_s = early / _US if unit * cost <= burst else inf
-            step.told(place, Verdict(bool(allowed), (burst - spent) // unit, retry_after_s, spent / _US))
+        numbers = iter(told)
+        for (charge, (_, unit, burst), tell), allowed, spent, early in zip(
+            spends, numbers, numbers, numbers, strict=True
+        ):
+            if allowed:
+                verdict = Verdict(True, (burst - spent) // unit, 0.0, spent / _US)
+            else:
+                again_s = early / _US if unit * charge.cost <= burst else inf
+                verdict = Verdict(False, (burst - spent) // unit, again_s, spent / _US)
+            self._tell(tell, verdict)
 
     def failed(self, spends: Sequence[_Spend], why: str, *, silent: bool) -> None:
         """
@@ -183,8 +218,14 @@ class RedisLimiter:
         if silent:
             self._silent_until = self._clock.seconds() + SILENT_S
         self._tell_away(why)
-        for charge, step, place in spends:
-            step.told(place, self._without(charge))
+        for charge, _, tell in spends:
+            self._tell(tell, self._without(charge))
+
+    def _tell(self, told: Told, verdict: Verdict) -> None:
+        try:
+            told((verdict,))
+        except Exception:  # The others wait for theirs.
+            self._event("limits.failed", {"exception": Failure().getTraceback()})
 
     def _tell_away(self, why: str) -> None:
         if not self._told_away:
@@ -200,12 +241,6 @@ class RedisLimiter:
         if quota.when_away == "open":
             return Verdict(True, most, 0.0, 0.0, True)
         return Verdict(False, 0, AGAIN_S, AGAIN_S, True)
-
-    def _key(self, charge: Charge) -> str:
-        name = f"{len(charge.quota.name)}:{charge.quota.name}:{charge.key}"
-        if len(name) > LONGEST_KEY:
-            name = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        return self._redis.keys.one("limit", name)
 
 
 class _Batch:
@@ -259,11 +294,16 @@ class _Batch:
         self._limiter.failed(self._taken(), "no answer in time", silent=True)
 
 
-def _leave(_: Deferred[Any]) -> None:
-    """Cancelled: what was asked is spent, and nobody is told."""
+def _place(step: _Step, place: int, verdicts: Verdicts) -> None:
+    step.told(place, verdicts[0])
 
 
-@lru_cache(maxsize=1024)
+def _short(name: str) -> str:
+    if len(name) <= LONGEST_KEY:
+        return name
+    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
 def _scale(quota: Quota) -> tuple[int, int]:
     """Microseconds between two units, and of the whole burst."""
     unit = max(1, round(quota.per_s * _US / quota.number))
