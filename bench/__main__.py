@@ -11,6 +11,7 @@ from bench import (
     chaos,
     cluster,
     cluster_report,
+    crashes,
     cuts,
     grpc_calls,
     http_proxy,
@@ -22,7 +23,7 @@ from bench import (
 )
 from bench.machine import layout
 
-PARTS = ("http", "grpc", "memory", "refusals", "openings", "cuts", "realtime", "chaos", "cluster")
+PARTS = ("http", "grpc", "memory", "refusals", "openings", "cuts", "realtime", "chaos", "crashes", "cluster")
 
 
 def say(line: str) -> None:
@@ -84,6 +85,10 @@ def main() -> int:
         killed = {fsync: chaos.measure(chaos.Plan(fsync=fsync)) for fsync in ("always", "everysec")}
         sections["chaos"] = cluster_report.chaos_section(killed)
         figures += cluster_report.chaos_figures(killed)
+    if "crashes" in parts:
+        crashed = crashes.measure()
+        sections["crashes"] = report.crashes_section(crashed)
+        figures.append(report.crashes_figure(crashed))
     if "cluster" in parts:
         several = cluster.measure(cores, say, options.scene or ())
         sections["cluster"] = cluster_report.cluster_section(several, cores)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from bench.crashes import Crashes
 from bench.cuts import Cut
 from bench.grpc_calls import Called
 from bench.http_proxy import CONTROL, SIZES, Row, Run
@@ -345,6 +346,34 @@ def cuts_section(seen: Cut) -> str:
             ),
             "",
             figures_table([cuts_figure(seen)]),
+        ]
+    )
+
+
+def crashes_figure(seen: Crashes) -> Figure:
+    """
+    Every session is counted once, in order, and ended when it ended.
+    """
+    return Figure("Sessions not counted exactly once, by an instance that is killed with -9", 0, seen.faults, "")
+
+
+def crashes_section(seen: Crashes) -> str:
+    """
+    Return what was seen of an instance that was killed again and again.
+    """
+    return "\n".join(
+        [
+            "## A single instance without Redis, killed with -9",
+            "",
+            (
+                f"{_today()}. {seen.trials} kills at random moments while sessions begin and end, with `events.spool`; in {seen.away} "
+                f"of them the Event Service is away until the instance runs again. {seen.sessions} sessions whose client was told "
+                f"that it is connected, {seen.events} events, {seen.again} that came once more and were told apart by their ids; "
+                f"{seen.missing} sessions without a beginning or an end, {seen.doubled} with two, {seen.disordered} out of order, "
+                f"{seen.wrong} that ended more than 6 s away from when they did."
+            ),
+            "",
+            figures_table([crashes_figure(seen)]),
         ]
     )
 

@@ -10,15 +10,19 @@ from pathlib import Path
 
 import pytest
 from tests.page.browser import Browser, Window, chromium
-from tests.system.test_demo import demo, shown
+from tests.system.test_demo import Shown, demo, shown
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def shown_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     folder: Path = tmp_path_factory.mktemp("page")
     with shown(demo("--data", str(folder)), folder) as it:
-        port, _, _ = it.curl()
-        yield f"http://127.0.0.1:{port}/"
+        yield it
+
+
+@pytest.fixture(scope="module")
+def page(shown_demo: Shown) -> str:
+    return f"http://127.0.0.1:{shown_demo.curl()[0]}/"
 
 
 @pytest.fixture(scope="module")
@@ -127,4 +131,27 @@ def test_a_phone(browser: Browser, page: str) -> None:
     assert window.run("document.documentElement.scrollWidth <= 360")
     assert window.run(
         "[...document.querySelectorAll('#say button, #back')].every(b => b.getBoundingClientRect().height >= 44)"
+    )
+
+
+def test_the_sessions_page_shows_who_plays(browser: Browser, page: str, shown_demo: Shown) -> None:
+    """
+    Whoever plays stands on the Event Service's page, as what they came with; a cut goes on as the same session, and leaving ends it.
+    """
+    (sessions,) = re.findall(r"(http://127\.0\.0\.1:\d+) +who plays", shown_demo.said)
+    playing, looking = player(browser, page, "Sina"), browser.window()
+    looking.open(sessions)
+    line = "[...document.querySelectorAll('#latest li')].map(l => l.innerText).find(t => t.includes('sina')) || ''"
+    first = looking.until(line)
+    assert "web" in first
+    assert "Linux" in first
+    assert int(looking.run("document.querySelector('#live b').innerText")) >= 1
+    assert "web" in looking.text("types")
+    playing.click("#cut")
+    looking.until(f"({line}).includes('resumed 1×')")
+    playing.open("about:blank")
+    looking.until(f"/ after [0-9.]+ (s|min)/.test({line})")
+    assert (
+        looking.run("[...document.querySelectorAll('#latest li')].filter(l => l.innerText.includes('sina')).length")
+        == 1
     )
