@@ -53,6 +53,11 @@ class Cluster(Shown):
         text = ask(self.ports[f"ADMIN{number}_PORT"], "/metrics").body.decode()
         return sum(int(float(found)) for found in re.findall(r"^gateway_clients\{[^}]*\} (\S+)", text, re.MULTILINE))
 
+    def live(self) -> dict[str, int]:
+        """Who is there as the Event Service knows it, and how often each session has gone on."""
+        latest = ask(self.ports["SESSIONS_PORT"], "/figures.json").json["latest"]
+        return {row["user"]: row["resumes"] for row in latest if row["ended_at"] is None}
+
     def pid(self, number: str) -> int:
         """The process of an instance, as it was told last."""
         told = re.findall(rf"gateway-{number}(?: is)? +process (\d+)", self.said)
@@ -159,6 +164,11 @@ def test_two_play_while_an_instance_is_killed(browser: Browser, tmp_path: Path) 
             assert [window.text("chat").count(said) for said in ("before", "still there?")] == [1, 1]
             assert window.text("trouble") == ""
         assert red.run("window.looked") + yellow.run("window.looked") > 0
+
+        # Whoever was on it goes on with one session, and is shown so once the other one tells what the dead one would have.
+        eventually(
+            "the sessions page", lambda: it.live() == {"rosa": 1, "yves": 0} or it.live() == {"rosa": 0, "yves": 1}
+        )
 
         eventually("the instance is started again", lambda: it.pid("1") != killed, within_s=20)
         eventually("it serves", lambda: ask(it.ports["GATEWAY1_PORT"], "/ready").status == 200)
