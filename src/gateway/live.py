@@ -31,6 +31,7 @@ from gateway.node.plan import ServedRoute
 from gateway.node.rate_limits import RateLimits
 from gateway.node.realtime import RealtimeNode
 from gateway.node.rulebook import Rulebook
+from gateway.node.session_log import SessionLog
 from gateway.ports.backends import Backend
 from gateway.ports.clients import ClientSide, ClientTransport, Form, Opening
 from gateway.ports.dialect import Dialect
@@ -106,6 +107,7 @@ class Live:
         self._metrics = metrics
         self._ends_with_process = storage.ends_with_process
         self._events = EventTelling(reactor, storage, spans, log, self._task_failed, config.privacy.of("events"))
+        sessions = SessionLog(log, self._events.content.client_type)
         self.node = RealtimeNode(
             clock=reactor,
             wall=wall,
@@ -124,6 +126,7 @@ class Live:
             revocations=storage.revocations,
             metrics=RealtimeMetrics(metrics.registry, metrics.auth_failures),
             log=log,
+            witnesses=(sessions,) if config.log.sessions else (),
             spans=spans,
             events=self._events.content,
             rates=RateLimits(storage.limiter, storage.local, metrics.limit_decisions, reactor.seconds),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["REFUSALS", "Change", "Reloading"]
 
+_LOG_KEYS: Final = ("format", "access", "sessions")
+
 REFUSALS: Final = (ConfigErrors, CertificateFault, OSError, ValueError)
 """What a configuration that cannot be used raises while a change to it is prepared."""
 
@@ -82,6 +84,8 @@ class Reloading:
             restart.append("events.spool")
         if config.privacy != gateway.config.privacy:
             restart.append("privacy")
+        before = gateway.config.log
+        restart += [f"log.{key}" for key in _LOG_KEYS if getattr(config.log, key) != getattr(before, key)]
 
         def change() -> None:
             before, gateway.config = gateway.config, config

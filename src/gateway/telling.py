@@ -108,7 +108,6 @@ class EventTelling:
             assert self._node is not None
             assert self._delivery is not None
             self.content.configure(section, on=sink is not None)
-            self._node.counts_use = sink is not None
             self._delivery.configure(section, sink, timeout_s)
 
         return change

@@ -35,7 +35,7 @@ from gateway.node.client import Client
 from gateway.node.rate_limits import RateLimits
 from gateway.node.realtime import RealtimeNode
 from gateway.node.rulebook import Rulebook
-from gateway.node.sessions import SessionEvents
+from gateway.node.sessions import SessionEvents, SessionWitness
 from gateway.ports.backends import Facts
 from gateway.ports.clients import ClientSide, Opening
 from gateway.ports.cluster import ClusterBus
@@ -297,6 +297,7 @@ class House:
     """
 
     tells: SessionEvents | None = None
+    watches: tuple[SessionWitness, ...] = ()
     spans: Spans | None = None
 
     def __init__(
@@ -376,7 +377,7 @@ class House:
             metrics=RealtimeMetrics(CollectorRegistry(), Tally("auth_failures", "", ("reason",))),
             log=structlog.get_logger(),
             events=self.tells,
-            witnesses=(self.witness,),
+            witnesses=(self.witness, *self.watches),
             spans=self.spans,
         )
         node.start()

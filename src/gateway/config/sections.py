@@ -280,6 +280,7 @@ class Log:
         default="info", metadata=_("The least severe lines shown.")
     )
     access: bool = field(default=True, metadata=_("One line per request."))
+    sessions: bool = field(default=True, metadata=_("One line per end of a session."))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class SessionUse(Struct, array_like=True):
         patterns: Of the channels that it was subscribed to, each once.
         code: With which its newest connection was closed; 0 while it is open.
         late_s: So much later than its end was noticed it may have been alive: only silence told of it.
+        request_id: Of its newest connection's opening request; ``trace_id`` likewise.
+        operations: What that one did last, if it ended badly.
     """
 
     frames_in: int = 0
@@ -34,13 +36,9 @@ class SessionUse(Struct, array_like=True):
     patterns: tuple[str, ...] = ()
     code: int = 0
     late_s: float = 0.0
-
-    def took(self, size: int) -> None:
-        """
-        Count a frame from the client.
-        """
-        self.frames_in += 1
-        self.bytes_in += size
+    request_id: str = ""
+    trace_id: str = ""
+    operations: tuple[str, ...] = ()
 
     def gave(self, frames: int, size: int) -> None:
         """
@@ -70,6 +68,9 @@ class SessionUse(Struct, array_like=True):
             _joined(before.patterns, self.patterns),
             self.code,
             self.late_s,
+            self.request_id,
+            self.trace_id,
+            self.operations,
         )
 
     def encode(self) -> bytes:

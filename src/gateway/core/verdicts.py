@@ -20,10 +20,14 @@ __all__ = [
     "Refused",
     "UnsubscribeReason",
     "cause_of",
+    "is_trouble",
     "reconnects",
 ]
 
 FIRST_APPLICATION_CODE = 4000
+
+QUIET_CODES = frozenset((3000, 3001, 3005, 3011, 3503))
+"""Of our own closes, those that somebody ordered or that were to come: no sign of trouble."""
 
 CLEAN_CODES = frozenset((1000, 1001, 1005))
 """Of WebSockets (RFC 6455, 7.4.1): with which a client says that it is done."""
@@ -162,3 +166,15 @@ def cause_of(code: int, *, abnormal: bool) -> str:
     if code >= CloseReason.CLOSED.code:
         return "disconnected"  # By an application, with a code of its own.
     return "lost" if abnormal else "closed"
+
+
+def is_trouble(code: int, *, abnormal: bool) -> bool:
+    """
+    Whether a connection that was closed with *code* ended as it should not.
+
+    Args:
+        abnormal: Without a word from the client, or so that it comes back.
+    """
+    if CloseReason.CLOSED.code <= code < FIRST_APPLICATION_CODE:
+        return code not in QUIET_CODES
+    return abnormal and code < CloseReason.CLOSED.code

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.config.events_section import Events
+from gateway.core.client_types import type_by_name, type_by_sdk
 from gateway.core.privacy import Privacy
 from gateway.core.session_use import SessionUse
 from gateway.events.agents import Agents
@@ -92,6 +93,14 @@ class Content:
             self._agents = None
         elif self._agents is None:
             self._agents = Agents()
+
+    def client_type(self, name: str, user_agent: str) -> str:
+        """
+        Say what kind of client calls itself *name*. Where nothing is written its user agent is not looked at.
+        """
+        if self._agents is None:
+            return type_by_name(name, self._types) or type_by_sdk(name)
+        return self._agents.read(name, user_agent, self._types).client_type
 
     def started(self, record: SessionRecord) -> Event | None:
         """

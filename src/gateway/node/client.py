@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.python.failure import Failure
 
 from gateway.core import commands as c
+from gateway.core.flight import Flight
 from gateway.core.identity import Identity
 from gateway.core.outbox import Outbox
 from gateway.core.publications import ClientInfo
@@ -63,7 +64,8 @@ class Client:
         outbox: What waits because the client reads slowly.
         expires_at: Epoch seconds at which its token ends.
         heard: Something came since the last ping.
-        use: What it did, counted where somebody is told of sessions.
+        use: What it did, counted.
+        flight: What it did last.
         unheeded: How often it went on although it was told to wait, as ``core.gcra`` keeps it.
     """
 
@@ -78,6 +80,7 @@ class Client:
         "conn_info",
         "device",
         "expires_at",
+        "flight",
         "heard",
         "id",
         "identity",
@@ -117,9 +120,10 @@ class Client:
         self.closing: Closing | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self.outbox = Outbox(self.settings.outbox_bytes)
-        self.use = SessionUse() if node.counts_use else None
+        self.use = SessionUse()
         self.expires_at = 0.0
         self.arrived_at = node.seconds()
+        self.flight = Flight(self.arrived_at)
         self.heard = False
         self.lanes = Lanes(self)
         self.rates: dict[str, float] | None = None
@@ -137,8 +141,9 @@ class Client:
         if self.state is State.CLOSED:
             return
         self.heard = True
-        if self.use is not None:
-            self.use.took(len(frame))
+        use = self.use
+        use.frames_in += 1
+        use.bytes_in += len(frame)
         try:
             commands = self.transport.form.dialect.commands(frame)
         except BadFrame as bad:
@@ -178,17 +183,13 @@ class Client:
             self.lanes.take(command)
 
     def may_go_on(self) -> bool:
-        """
-        Look whether its token still holds; closed if not.
-        """
+        """Look whether its token still holds; closed if not."""
         if self._is_expired():
             self.close(CloseReason.EXPIRED.closing)
         return self.closing is None
 
     def connection_refused(self) -> bool:
-        """
-        Whether it was just told that it cannot connect; it may try again on the same connection.
-        """
+        """Whether it was just told that it cannot connect; it may try again on the same connection."""
         if self.state is not State.CONNECTING:
             return False
         self.state = State.OPENING
@@ -209,6 +210,7 @@ class Client:
         Reply to *command* that it failed.
         """
         self.node.answered(command, str(error.code))
+        self.flight.append((self.node.seconds(), f"error {error.code}", ""))
         if command.id:
             self.send(self.transport.form.dialect.error(command.id, error))
 
@@ -224,17 +226,16 @@ class Client:
     def _send(self, message: bytes) -> None:
         transport = self.transport
         framed = transport.form.frame(message)
-        if self.use is not None:
-            self.use.gave(1, len(framed))
+        use = self.use
+        use.frames_out += 1
+        use.bytes_out += len(framed)
         if not transport.blocked and not self.outbox:
             transport.write(framed)
         elif not self.outbox.put(framed):
             self.close(CloseReason.SLOW.closing)
 
     def flush(self) -> None:
-        """
-        Send what was gathered in this turn before anything else is sent directly.
-        """
+        """Send what was gathered in this turn before anything else is sent directly."""
         gathered = self._gathered
         if gathered:
             self._gathered = []
@@ -242,6 +243,7 @@ class Client:
 
     def blocked(self) -> None:
         """Send nothing directly until what was written is taken."""
+        self.flight.append((self.node.seconds(), "blocked", ""))
         self._replace()
 
     def drained(self) -> None:
@@ -267,9 +269,7 @@ class Client:
     # Who it is.
 
     def connected(self) -> None:
-        """
-        Let it in: commands that waited run after the reply to ``connect``, in order.
-        """
+        """Let it in: commands that waited run after the reply to ``connect``, in order."""
         self.state = State.CONNECTED
         now = self.node.seconds()
         self._ping_at = now + self.node.random() * self.settings.ping_s
@@ -278,6 +278,12 @@ class Client:
     def info(self, chan_info: bytes = b"") -> ClientInfo:
         """Who it is to others."""
         return ClientInfo(self.user, self.id, self.conn_info, chan_info)
+
+    def recent(self) -> list[str]:
+        """
+        Write what it did last, the oldest first, each with the seconds since it came; then what is unanswered.
+        """
+        return [*self.flight.told(), *(f"unanswered {lane[2:]}" for lane in self.lanes.running)]
 
     def facts(self) -> dict[str, Any]:
         """
@@ -292,9 +298,7 @@ class Client:
         self._facts = None
 
     def identified(self, identity: Identity | None, claims: Mapping[str, Any]) -> None:
-        """
-        Take *identity* (again, after a refresh).
-        """
+        """Take *identity* (again, after a refresh)."""
         self.identity = identity
         self.claims = claims
         self.user = identity.subject if identity is not None else ""
@@ -309,9 +313,7 @@ class Client:
         return bool(self.expires_at and self.node.wall() > self.expires_at + self.node.section.expired_grace_s)
 
     def next_due(self, now: float) -> float:
-        """
-        When it must be looked at again, in the clock's seconds.
-        """
+        """When it must be looked at again, in the clock's seconds."""
         if self.state is not State.CONNECTED:
             return self.arrived_at + float(self.settings.auth_timeout_s)
         due = min(self._ping_at, self._pong_by)
@@ -323,9 +325,7 @@ class Client:
         return due
 
     def tick(self, now: float) -> None:
-        """
-        Do what is due.
-        """
+        """Do what is due."""
         if self.state in (State.OPENING, State.CONNECTING):
             if now >= self.arrived_at + self.settings.auth_timeout_s:
                 self.close(CloseReason.STALE.closing)
@@ -384,9 +384,7 @@ class Client:
         self.transport.close(closing.code, closing.reason)
 
     def lost(self, code: int, reason: str, *, clean: bool) -> None:
-        """
-        The connection is gone.
-        """
+        """The connection is gone."""
         if self.state is not State.CLOSED:
             self.closing = Closing(code, reason)
             self._end(self.closing, abnormal=not clean or code not in CLEAN_CODES)

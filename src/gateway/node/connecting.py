@@ -166,8 +166,6 @@ def _session_facts(client: Client, command: c.Command) -> dict[str, Any]:
         "version": client.version,
         "transport": client.transport.kind,
     }
-    if not client.node.counts_use:
-        return facts
     assert isinstance(asked, c.Connect)
     more = {
         "app_version": opening.headers.get("x-app-version", "")[:MOST_VERSION]

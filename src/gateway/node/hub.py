@@ -390,7 +390,5 @@ class Hub:
 
 def _count(group: Group, subscription: Subscription) -> None:
     """Add to its client's use what *subscription* was given since it was seated."""
-    use = subscription.client.use
-    if use is not None:
-        frames, size = subscription.mark
-        use.gave(group.frames - frames, group.bytes - size)
+    frames, size = subscription.mark
+    subscription.client.use.gave(group.frames - frames, group.bytes - size)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Lanes"]
 
 _COMMAND_BYTES = 200
+_UNANSWERED = 4  # Of those that run when their client goes; more would drive out what it did before.
 _EXPECTED = (CancelledError, ClientError, Refused, StoreUnavailable)
 
 
@@ -68,11 +69,17 @@ class Lanes:
         """Whether nothing runs and nothing waits."""
         return not self._running and not self._held
 
+    @property
+    def running(self) -> list[str]:
+        """The lanes whose commands are not answered yet."""
+        return list(self._lanes)
+
     def first(self, run: First, command: c.Command) -> None:
         """
         Run the command that all others wait for.
         """
         self._held = deque()
+        self._client.flight.append((self._client.node.seconds(), type(command.request), ""))
         command = begun(self._client, command)
         self._run(run(self._client.node, self._client, command), command, "")
 
@@ -81,6 +88,8 @@ class Lanes:
         Forget what waits and cancel what runs.
         """
         self._forget()
+        for lane in self.running[:_UNANSWERED]:
+            self._client.flight.append((self._client.node.seconds(), "unanswered", lane))
         self._lanes.clear()
         for call in list(self._calls):
             call.cancel()
@@ -115,6 +124,8 @@ class Lanes:
             return
         if not client.may_go_on():
             return
+        kind = type(command.request)
+        client.flight.append((client.node.seconds(), kind, lane))
         command = begun(client, command)
         try:
             rates = client.node.rates
@@ -122,7 +133,7 @@ class Lanes:
             if allowed is not None:
                 self._run(_when(allowed, client, command), command, lane)
                 return
-            result = HANDLERS[type(command.request)](client.node, client, command)
+            result = HANDLERS[kind](client.node, client, command)
         except ClientError as error:
             client.fail(command, error)
         except Refused as refused:

@@ -80,7 +80,6 @@ class RealtimeNode:
     Attributes:
         clients: By public id, those that are connected.
         users: By subject, the connections of each user, also those that are connecting.
-        counts_use: What connections do is counted: somebody is told of sessions.
         streaming: By session, clients whose commands come in requests of their own.
     """
 
@@ -117,7 +116,6 @@ class RealtimeNode:
         self.random = random
         self.version = version
         self.section = section
-        self.counts_use = False
         self.connections_per_user = connections_per_user
         self.rates = rates
         self.rules = rules
@@ -319,6 +317,7 @@ class RealtimeNode:
         """
         client = subscription.client
         live = subscription.live
+        client.flight.append((self.seconds(), f"unsubscribed {code}", subscription.match.name))
         leave(self, subscription, held=code == UnsubscribeReason.INSUFFICIENT_STATE.code)
         if live and client.closing is None:
             if subscription.server_side and code >= UnsubscribeReason.INSUFFICIENT_STATE.code:

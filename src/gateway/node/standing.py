@@ -7,10 +7,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.core.verdicts import CloseReason, Closing, cause_of
+from gateway.core.verdicts import CloseReason, Closing, cause_of, is_trouble
 from gateway.node.presence import Place
 from gateway.node.subscription import Subscription
 from gateway.node.telling import end_of, tell
+from gateway.ports.sessions import SessionRecord
 
 if TYPE_CHECKING:
     from gateway.node.client import Client
@@ -26,8 +27,7 @@ def stand(node: RealtimeNode, subscription: Subscription) -> None:
     client, room = subscription.client, subscription.room
     assert room is not None, "entered before"
     subscription.live = True
-    if client.use is not None:
-        client.use.subscribed(subscription.match.rule.pattern)
+    client.use.subscribed(subscription.match.rule.pattern)
     node.hub.live(room, subscription)
     if subscription.expires_at:
         node.watch(client, client.next_due(node.seconds()))
@@ -101,9 +101,7 @@ def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool
     client.subscriptions.clear()
     if record is None or not was_connected:
         return
-    if client.use is not None:
-        client.use.code, client.use.late_s = closing.code, _late_s(client, closing)
-        record = replace(record, past=client.use.after(record.past).encode())
+    record = replace(record, past=_past(client, record, closing, trouble=is_trouble(closing.code, abnormal=abnormal)))
     suspends = lost and node.sessions.window_s > 0
     told = {"code": closing.code, "reason": closing.reason, "resumable": suspends}
     tell(node, "on_disconnect", client, told, id_=end_of(client.id))
@@ -111,6 +109,18 @@ def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool
         node.spawn("session.suspend", node.sessions.suspend(record))
     else:
         node.spawn("session.end", node.sessions.end(record, cause_of(closing.code, abnormal=abnormal)))
+
+
+def _past(client: Client, record: SessionRecord, closing: Closing, *, trouble: bool) -> bytes:
+    """What the session's connections did, up to the end of this one."""
+    use, opening = client.use, client.opening
+    use.code, use.late_s = closing.code, _late_s(client, closing)
+    use.request_id = opening.request_id
+    if opening.trace is not None:
+        use.trace_id = opening.trace.trace_id
+    if trouble:
+        use.operations = tuple(client.recent())
+    return use.after(record.past).encode()
 
 
 def _late_s(client: Client, closing: Closing) -> float:
