@@ -167,7 +167,7 @@ class Gateway:
             crashed=self._crash,
             opened=lambda exchange: self.recorded.opened(exchange, reactor.seconds()),
         )
-        self.limiting = Limiting(self.live.node.rates, reactor.seconds, self.metrics)
+        self.limiting = Limiting(self.live.node.rates, reactor, self.metrics)
 
         self.api_keys = ApiKeys(config.admin_key)
         self.api: ApiServer | None = None

@@ -4,7 +4,7 @@ All that limits an instance, in one place: rates, openings, and what is refused 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from twisted.internet.interfaces import IReactorTime
 
 from gateway.config.limit_sections import Limits
 from gateway.node.admission import Admission
@@ -25,10 +25,10 @@ class Limiting:
         rates: Policies and budgets, which real-time clients share.
     """
 
-    def __init__(self, rates: RateLimits, seconds: Callable[[], float], metrics: Metrics) -> None:
+    def __init__(self, rates: RateLimits, clock: IReactorTime, metrics: Metrics) -> None:
         self.rates = rates
-        self.admission = Admission(seconds)
-        self.pressure = Pressure()
+        self.admission = Admission(clock.seconds)
+        self.pressure = Pressure(clock)
         self._limits = Limits()
         metrics.limit_keys.from_source(lambda: [((), float(rates.keys))])
         metrics.limit_keys_forgotten.from_source(lambda: [((), float(rates.keys_forgotten))])

@@ -96,7 +96,9 @@ class Doors:
         """
         kind = exchange.route.kind
         if self._pressure is not None:
-            self._pressure.pass_or_shed(kind, exchange.head.fields)
+            shed = self._pressure.pass_or_shed(kind, exchange.head.fields)
+            if shed is not None:
+                return shed
         if kind != "opening":
             return None
         if self._admission is not None:
