@@ -20,10 +20,13 @@ from bench import (
     realtime,
     refusals,
     report,
+    sessions,
+    sessions_killed,
+    sessions_report,
 )
 from bench.machine import layout
 
-PARTS = ("http", "grpc", "memory", "refusals", "openings", "cuts", "realtime", "chaos", "crashes", "cluster")
+PARTS = ("http", "grpc", "memory", "refusals", "openings", "cuts", "realtime", "chaos", "crashes", "cluster", "events")
 
 
 def say(line: str) -> None:
@@ -93,6 +96,10 @@ def main() -> int:
         several = cluster.measure(cores, say, options.scene or ())
         sections["cluster"] = cluster_report.cluster_section(several, cores)
         figures += cluster_report.cluster_figures(several)
+    if "events" in parts:
+        played, lost = sessions.play(), sessions_killed.kills()
+        sections["events"] = sessions_report.events_section(played, lost)
+        figures += sessions_report.events_figures(played, lost)
     print(report.figures_table(figures))
     for name, text in sections.items():
         print(text)

@@ -1,9 +1,8 @@
 """
 Sessions that play to a script on two instances, and what an Event Service was told of them.
 
-Two scenes: many sessions of every kind, while the Event Service is away for a while in the middle; and few, again and
-again, while one instance or all of them are killed. Whatever the service is told it writes down, also what it was told
-before; a service that honours ids has each event once, so that is how they are counted here.
+Many of every kind, while the Event Service is away for a while in the middle. Whatever it is told it writes
+down, also what it was told before; a service that honours ids has each event once, so that is how they are counted.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from websockets.exceptions import WebSocketException
 from bench.world import World
 from demo.ports import free_port
 
-__all__ = ["Killed", "Played", "kills", "play"]
+__all__ = ["CONFIG", "EventProcess", "Person", "Played", "Session", "at_of", "judge", "play", "settled"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -258,17 +257,20 @@ async def _play(folder: Path, number: int, over_s: float, away_s: float, window_
             service.start()
             back = time.time()
             sessions = [session for some in await playing for session in some]
-            await _settled(service, sessions, window_s + 30)
+            await settled(service, sessions, window_s + 30)
     finally:
         service.stop()
     seen = judge(service.told(), sessions)
     seen.away_s = away_s
-    late = [event["told"] for event in service.told() if _at(event["at"]) < back]
+    late = [event["told"] for event in service.told() if at_of(event["at"]) < back]
     seen.recovered_s = max(0.0, max(late, default=back) - back)
     return seen
 
 
-async def _settled(service: EventProcess, sessions: Sequence[Session], within_s: float) -> None:
+async def settled(service: EventProcess, sessions: Sequence[Session], within_s: float) -> None:
+    """
+    Wait until every session's end was told, or so long.
+    """
     until = time.time() + within_s
     wanted = {session.id for session in sessions if session.id}
     while time.time() < until:
@@ -299,7 +301,7 @@ def judge(told: Sequence[dict[str, Any]], sessions: Sequence[Session]) -> Played
         begun, ended = kinds.count("SESSION_STARTED"), kinds.count("SESSION_ENDED")
         seen.missing += abs(1 - begun) + abs(1 - ended)
         resumes += kinds.count("SESSION_RESUMED")
-        times = [_at(event["at"]) for event in events]
+        times = [at_of(event["at"]) for event in events]
         if times != sorted(times) or (kinds and (kinds[0] != "SESSION_STARTED" or kinds[-1] != "SESSION_ENDED")):
             seen.disordered += 1
         if any(event.get("client_type") != TYPES[session.kind] for event in events):
@@ -322,132 +324,8 @@ def play(
         return asyncio.run(_play(Path(folder), number, over_s, away_s, window_s, seed))
 
 
-# Instances that die.
-
-
-@dataclass
-class Killed:
+def at_of(text: str) -> float:
     """
-    What became of sessions whose instances were killed.
-
-    Attributes:
-        trials: Kills of one instance, and of all.
-        sessions: That began, as was told or as a client knows.
-        unended: Sessions that have begun and were not ended; ``twice`` that were ended twice, under different ids.
-        unbegun: Sessions that clients know and whose beginning was not told.
-        lost: Ends with ``instance_lost``.
-        early_s: The largest difference between such an end and the kill, beyond what ``accuracy_s`` says.
-        repeated: Events that came more than once, under the same id.
+    Read a time as events have it, in epoch seconds.
     """
-
-    trials: int = 0
-    sessions: int = 0
-    unended: int = 0
-    twice: int = 0
-    unbegun: int = 0
-    disordered: int = 0
-    lost: int = 0
-    early_s: float = 0.0
-    repeated: int = 0
-
-
-async def _kills(folder: Path, trials: int, people: int, seed: int) -> Killed:
-    rng = random.Random(seed)
-    service = EventProcess(folder)
-    service.start()
-    body = CONFIG.format(port=service.port, window="300ms")
-    known: list[Session] = []
-    killed_at: dict[str, float] = {}
-    try:
-        async with World.running(folder, body, number=2, beat="300ms", lease="1s") as world:
-            for trial in range(trials):
-                victims = [0, 1] if trial % 2 else [rng.randrange(2)]
-                await _trial(world, trial, people, victims, known, killed_at, rng)
-            await _settled(service, known, 30)
-            told = service.told()
-    finally:
-        service.stop()
-    seen = Killed(trials)
-    first = {event["id"]: event for event in reversed(told)}
-    seen.repeated = len(told) - len(first)
-    kinds: dict[str, list[dict[str, Any]]] = {}
-    for event in {event["id"]: first[event["id"]] for event in told}.values():
-        kinds.setdefault(event["session"], []).append(event)
-    seen.sessions = len({*kinds, *(session.id for session in known)})
-    for session in known:
-        seen.unbegun += not any(event["kind"] == "SESSION_STARTED" for event in kinds.get(session.id, ()))
-    for id_, events in kinds.items():
-        ends = [event for event in events if event["kind"] == "SESSION_ENDED"]
-        seen.unended += not ends
-        seen.twice += len(ends) > 1
-        seen.disordered += events[0]["kind"] != "SESSION_STARTED" or (bool(ends) and events[-1] is not ends[-1])
-        for end in ends:
-            if end["cause"] == "instance_lost":
-                seen.lost += 1
-                if id_ in killed_at:
-                    late = killed_at[id_] - _at(end["at"])
-                    seen.early_s = max(seen.early_s, late - end["accuracy_s"], -late)
-    return seen
-
-
-async def _trial(
-    world: World,
-    trial: int,
-    people: int,
-    victims: Sequence[int],
-    known: list[Session],
-    killed_at: dict[str, float],
-    rng: random.Random,
-) -> None:
-    """Let people come and go, kill, and start again what was killed."""
-    crowd = [Person(world, "web", f"t{trial}-{each}", f"{each}", rng) for each in range(people)]
-    places = [rng.randrange(2) for _ in crowd]
-    stays: dict[str, int] = {}
-
-    async def visit(person: Person, which: int) -> None:
-        await asyncio.sleep(rng.uniform(0, 0.6))
-        if not await person.come(which):
-            return
-        known.append(person.session)
-        stays[person.session.id] = which
-        if rng.random() < 0.4:
-            await asyncio.sleep(rng.uniform(0, 0.6))
-            stays.pop(person.session.id, None)
-            await person.leave()
-
-    visits = asyncio.gather(*(visit(person, which) for person, which in zip(crowd, places, strict=True)))
-    await asyncio.sleep(rng.uniform(0.3, 1.2))
-    for which in victims:
-        world.kill(which)
-    now = time.time()
-    killed_at.update((id_, now) for id_, which in stays.items() if which in victims)
-    await visits
-    if len(victims) == 2:
-        await world.start(victims[rng.randrange(2)])
-        await asyncio.sleep(2.0)
-    for person in crowd:
-        if person.session.id and not person.session.closed and person.session.id not in killed_at:
-            await person.leave()
-    await asyncio.sleep(0.5)
-    for which in victims:
-        if not await World.ready(world.ports[which]):
-            await world.start(which)
-
-
-def kills(trials: int = 100, *, people: int = 12, seed: int = 1) -> Killed:
-    """
-    Kill one instance of two, then all of them, again and again, while *people* come and go.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        return asyncio.run(_kills(Path(folder), trials, people, seed))
-
-
-def _at(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "kills":
-        print(kills(int(sys.argv[2])))
-    else:
-        print(play(int(sys.argv[2]), over_s=float(sys.argv[3]), away_s=float(sys.argv[4])))

@@ -2,7 +2,8 @@
 What a real Event Service is told of real sessions on two instances, a small version of the figures in ``bench/RESULTS.md``.
 """
 
-from bench.sessions import kills, play
+from bench.sessions import play
+from bench.sessions_killed import kills
 
 
 def test_sessions_are_told_once() -> None:

@@ -27,7 +27,7 @@ class Events(BackendCall):
         metadata=_("Name of a stream in the store's Redis, instead of a backend; its key is in docs/events.md."),
     )
     stream_length: int = field(default=1_000_000, metadata=_("About how many entries that stream keeps."))
-    batch: int = field(default=100, metadata=_("Events told together at most.", most=1000))
+    batch: int = field(default=100, metadata=_("Events told together at most.", most=500))
     interval_s: float = field(
         default=1.0,
         metadata=_("How often what happened is told, while there is less than a batch.", least=0.05, most=60),
