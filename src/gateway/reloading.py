@@ -80,8 +80,11 @@ class Reloading:
         gateway.load_revocations(config)
         if config.listen.workers != gateway.config.listen.workers:
             restart.append("listen.workers")
-        if config.events.spool != gateway.config.events.spool:
-            restart.append("events.spool")
+        events, before_events = config.events, gateway.config.events
+        kept = {"spool": "spool", "most_waiting": "most_waiting", "memory": "memory_bytes"}
+        restart += [
+            f"events.{key}" for key, name in kept.items() if getattr(events, name) != getattr(before_events, name)
+        ]
         if config.privacy != gateway.config.privacy:
             restart.append("privacy")
         before = gateway.config.log

@@ -148,9 +148,9 @@ def test_reload_keeps_the_last_good_one(twistd: str, gateway: str, backend: Back
         told = ask(served.admin, "/status", headers=admin)
         assert "gateway.toml" in told.json["config"]["reload_fault"]
 
-        (tmp_path / "gateway.toml").write_text(good.replace("/api/**", "/moved/**"))
+        (tmp_path / "gateway.toml").write_text(good.replace("/api/**", "/moved/**") + '[events]\nspool = "spool"\n')
         served.signal(signal.SIGHUP)
-        served.hear("config.taken")
+        assert served.hear("config.taken")["needs_restart"] == ["events.spool"]
         assert ask(served.port, "/api/hello", bearer=bearer).status == 404
         assert ask(served.port, "/moved/hello", bearer=bearer).status == 200
 
