@@ -37,6 +37,7 @@ TOP = {
         "app",
         "cli",
         "routing",
+        "browsing",
         "reloading",
         "draining",
         "part",

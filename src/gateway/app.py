@@ -24,6 +24,7 @@ from gateway.auth.minted import Minter
 from gateway.auth.revocation_file import load_revocations
 from gateway.auth.scopes import check_scopes
 from gateway.auth.tokens import JwtAuthenticator
+from gateway.browsing import rules_for_all
 from gateway.config.describe import describe
 from gateway.config.sections import Config
 from gateway.core.address import AddressRule
@@ -36,16 +37,16 @@ from gateway.net.process import raise_descriptor_limit
 from gateway.node.api_keys import ApiKeys
 from gateway.node.background import Background
 from gateway.node.edge import Edge
-from gateway.node.filters import Chosen, ClientAddress, Credentials, Match, Rule, Trace
+from gateway.node.filters import Chosen, ClientAddress, Credentials, Rule, Trace
 from gateway.node.http_spans import RequestSpans
 from gateway.node.journal import HttpJournal
 from gateway.node.limiting import Limiting
-from gateway.node.plan import Filter, Plan, ServedRoute
+from gateway.node.plan import Filter, Plan
 from gateway.node.rules import ROOTS
 from gateway.part import WHOLE, Part
 from gateway.ports.http import Exchange
 from gateway.reloading import Reloading
-from gateway.routing import Wiring, own_paths
+from gateway.routing import Wiring, matching, own_paths
 from gateway.storage import Storage
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.logs import Logs
@@ -60,7 +61,6 @@ from gateway.upstream.mounts import Mount, check_paths, mounts_of
 from gateway.upstream.offline import operations_of
 from gateway.web.admin import AdminPort, Operations
 from gateway.web.factory import ChannelFactory
-from gateway.web.health import Options
 from gateway.web.listen import Listening, listen
 from gateway.web.server_api import server_api_pages
 
@@ -197,6 +197,7 @@ class Gateway:
         self.site = ChannelFactory(
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
         )
+        self.site.configure(config.limits, self.edge.plan.browsers)
         self.listening: Listening = await listen(
             reactor, config.listen.clients, self.site, shared=config.listen.workers > 1
         )
@@ -251,8 +252,7 @@ class Gateway:
             ClientAddress(AddressRule(config.listen.trusted_proxies)),
             Trace(random.getrandbits, self.recorded, certified=config.tracing.trust_certificates),
             *self.limiting.arrival(),
-            Match(routes, ServedRoute("_options", Options(), auth=False)),
-            # CORS belongs here: a preflight has no token.
+            matching(routes),
             *self.limiting.doors(),
             Credentials(self.authenticator, CredentialSource(config.auth), check_scopes, self.wall),
             Chosen(self.recorded),
@@ -260,7 +260,7 @@ class Gateway:
             # Idempotency belongs after the rule.
             Rule(),
         )
-        return Plan(filters, routes, config.digest)
+        return Plan(filters, routes, config.digest, rules_for_all(config))
 
     def _crash(self, exchange: Exchange, failure: Failure) -> None:
         self.edge.crash(exchange, failure)

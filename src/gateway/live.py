@@ -10,17 +10,19 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, Final, Literal
 
 from twisted.python.failure import Failure
 
 from gateway.auth.credentials import CredentialSource
+from gateway.browsing import origins_of_socket, rules_of_socket
 from gateway.config.checks.realtime import CHANNEL_ROOTS, CLIENT_ROOTS, COMMAND_ROOTS
 from gateway.config.expressions import Expression, compile_expression
 from gateway.config.realtime_sections import WebSocket
 from gateway.config.sections import Config
+from gateway.core.browser_rules import BrowserRules
 from gateway.core.problems import Problem
 from gateway.core.routes import Entry
 from gateway.dialects.centrifuge_json import CentrifugeJson
@@ -198,15 +200,25 @@ class Live:
             for section in config.websocket
             for entry in self._entries(
                 section,
-                Openings(section, self._authenticator, source, self._wall, certified=certified, country=country),
+                Openings(
+                    section,
+                    self._authenticator,
+                    source,
+                    self._wall,
+                    certified=certified,
+                    country=country,
+                    origins=origins_of_socket(config, section),
+                ),
+                rules_of_socket(config, section),
             )
         ]
 
-    def _entries(self, section: WebSocket, open_: Openings) -> list[Entry[ServedRoute]]:
+    def _entries(self, section: WebSocket, open_: Openings, browsers: BrowserRules) -> list[Entry[ServedRoute]]:
         forms = self._forms[section.dialect]
+        entry = partial(_entry, browsers)
         common: dict[str, Any] = {"refuse": self._refuse, "crashed": self._crashed}
         found = [
-            _entry(
+            entry(
                 section.path,
                 b"GET",
                 WebSocketEdge(
@@ -226,10 +238,10 @@ class Live:
         streams["opened"] = self._opened
         if section.sse is not None:
             edge = StreamEdge("sse", text=forms.events, binary=None, **streams, **common)
-            found.append(_entry(section.sse, b"GET", edge))
+            found.append(entry(section.sse, b"GET", edge))
         if section.http_stream is not None:
             edge = StreamEdge("http_stream", text=forms.lines, binary=forms.messages, **streams, **common)
-            found.append(_entry(section.http_stream, b"POST", edge))
+            found.append(entry(section.http_stream, b"POST", edge))
         if section.emulation is not None:
             said = Emulation(
                 self.node.cluster.said,
@@ -237,7 +249,7 @@ class Live:
                 most_bytes=section.max_message_bytes,
                 **common,
             )
-            found.append(_entry(section.emulation, b"POST", said, "said"))
+            found.append(entry(section.emulation, b"POST", said, "said"))
         return found
 
     def _accept(self, transport: ClientTransport, opening: Opening) -> ClientSide:
@@ -249,10 +261,15 @@ def _nobody(*_: Any) -> Backend:
 
 
 def _entry(
-    path: str, method: bytes, handler: RouteHandler, kind: Literal["opening", "said"] = "opening"
+    browsers: BrowserRules,
+    path: str,
+    method: bytes,
+    handler: RouteHandler,
+    kind: Literal["opening", "said"] = "opening",
 ) -> Entry[ServedRoute]:
+    methods = (method.decode("ascii"),)
     # The name is the path: metrics and access lines tell several of them apart.
-    served = ServedRoute(path, handler, auth=False, methods=(method.decode("ascii"),), template=path, kind=kind)
+    served = ServedRoute(path, handler, auth=False, methods=methods, template=path, kind=kind, browsers=browsers)
     return Entry(path, frozenset((method,)), served)
 
 

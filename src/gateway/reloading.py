@@ -101,7 +101,7 @@ class Reloading:
             gateway.edge.plan = gateway.plan(config, mounts)
             if gateway.calls.reflects():
                 gateway.background.spawn("descriptors.ask", self._ask_again())
-            gateway.site.configure(config.limits)
+            gateway.site.configure(config.limits, gateway.edge.plan.browsers)
             gateway.logs.set_level(config.log.level)
             gateway.tracing.configure(config.tracing)
             gateway.admin.configure(config.listen, config.admin_key)

@@ -14,12 +14,14 @@ from twisted.python.failure import Failure
 
 from gateway.auth.identity_block import identity_block
 from gateway.auth.minted import Minter
+from gateway.browsing import rules_of_route
 from gateway.config.expressions import compile_expression
 from gateway.config.sections import Config, Route
 from gateway.core.headers import identity_names
 from gateway.core.identity import Identity
 from gateway.core.problems import Problem
-from gateway.core.routes import Entry
+from gateway.core.routes import Entry, RouteTable
+from gateway.node.filters import Match
 from gateway.node.plan import ServedRoute
 from gateway.node.rules import ROOTS, RouteRule, context_of
 from gateway.ports.http import Exchange, RouteHandler
@@ -30,9 +32,10 @@ from gateway.upstream.call_backends import CallBackends
 from gateway.upstream.mounts import Mount
 from gateway.upstream.proxy import Proxy
 from gateway.upstream.transcoder import Transcoder
-from gateway.web.health import HEALTH_PATHS, READY_PATHS, Alive, Ready
+from gateway.web.health import HEALTH_PATHS, READY_PATHS, Alive, Options, Ready
+from gateway.web.preflight import Preflight
 
-__all__ = ["Wiring", "own_paths"]
+__all__ = ["Wiring", "matching", "own_paths"]
 
 MOST_MESSAGE = 4 * 1024 * 1024
 """Largest body of a gRPC route that states none: it is held whole, and gRPC takes no more by default."""
@@ -49,6 +52,17 @@ def own_paths(why_not_ready: Callable[[], str]) -> list[Entry[ServedRoute]]:
         *(Entry(path, asked, alive) for path in HEALTH_PATHS),
         *(Entry(path, asked, ready) for path in READY_PATHS),
     ]
+
+
+def matching(routes: RouteTable[ServedRoute]) -> Match:
+    """
+    The filter that finds the route, and who answers what asks about routes.
+    """
+    return Match(
+        routes,
+        ServedRoute("_options", Options(), auth=False),
+        ServedRoute("_preflight", Preflight(routes), auth=False, kind="own"),
+    )
 
 
 class Wiring:
@@ -156,4 +170,5 @@ class Wiring:
             max_body_bytes=most,
             methods=route.methods,
             template=path,
+            browsers=rules_of_route(config, route),
         )

@@ -143,8 +143,9 @@ class WebSocket:
     sse: str | None = field(default=None, metadata=_("Path for clients that can only do Server-Sent Events."))
     http_stream: str | None = field(default=None, metadata=_("Path for clients that can only read an HTTP stream."))
     emulation: str | None = field(default=None, metadata=_("Path where clients of both send their commands."))
-    origins: tuple[str, ...] = field(
-        default=(), metadata=_("Origins of pages that may connect, beside the same origin: `https://play.example`.")
+    origins: tuple[str, ...] | None = field(
+        default=None,
+        metadata=_("Origins of pages that may connect, beside the same origin, instead of those in `[cors]`."),
     )
     credentials: tuple[Literal["command", "header", "subprotocol", "query", "cookie"], ...] = field(
         default=("command", "header", "subprotocol"),

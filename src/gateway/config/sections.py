@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gateway.config.browser_sections import Cors, Headers
 from gateway.config.events_section import Events
 from gateway.config.fields import KIB, Network, Secret
 from gateway.config.fields import key as _
@@ -30,7 +31,9 @@ __all__ = [
     "Certificate",
     "Channel",
     "Config",
+    "Cors",
     "Events",
+    "Headers",
     "Health",
     "Issuer",
     "LimitPolicy",
@@ -246,6 +249,8 @@ class Route:
     )
     response_body: str = field(default="", metadata=_("gRPC: the field of the reply that is the answer's body."))
     metadata: tuple[str, ...] = field(default=(), metadata=_("gRPC: request headers that are passed on as metadata."))
+    cors: Cors = field(default_factory=Cors, metadata=_("Pages of other origins."))
+    headers: Headers = field(default_factory=Headers, metadata=_("Headers that protect browsers."))
     json: RouteJson = field(default_factory=RouteJson, metadata=_("gRPC: how JSON is read and written."))
     response: RouteAnswer = field(default_factory=RouteAnswer, metadata=_("gRPC: how a reply becomes an answer."))
 
@@ -299,6 +304,8 @@ class Config:
     realtime: Realtime = field(default_factory=Realtime, metadata=_("Sessions, presence, and what backends are told."))
     events: Events = field(default_factory=Events, metadata=_("Who is told of sessions."))
     admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port.", at="admin.key"))
+    cors: Cors = field(default_factory=Cors, metadata=_("Pages of other origins."))
+    headers: Headers = field(default_factory=Headers, metadata=_("Headers that protect browsers."))
     log: Log = field(default_factory=Log, metadata=_("The log."))
     tracing: Tracing = field(default_factory=Tracing, metadata=_("Traces."))
     privacy: Privacy = field(default_factory=Privacy, metadata=_("How people are written down."))

@@ -72,7 +72,9 @@ class Edge:
         """
         exchange = Exchange(downstream, self._seconds())
         self.open.add(exchange)
-        self._run(exchange, self.plan.filters, 0)
+        plan = self.plan
+        exchange.browsers = plan.browsers
+        self._run(exchange, plan.filters, 0)
         return exchange
 
     def _run(self, exchange: Exchange, filters: Sequence[Filter], at: int) -> None:

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from gateway.core.address import AddressRule
 from gateway.core.identity import Identity
 from gateway.core.ids import Bits, acceptable
-from gateway.core.path import canonical
+from gateway.core.path import Target, canonical
 from gateway.core.problems import Problem
 from gateway.core.routes import RouteTable
 from gateway.core.trace import TraceContext, new, read
@@ -131,11 +131,18 @@ class Match:
 
     Args:
         server: What ``OPTIONS *`` leads to, which asks about the server and has no path.
+        preflight: What preflights lead to, where the route that is asked about has rules for other origins.
     """
 
-    def __init__(self, routes: RouteTable[ServedRoute], server: ServedRoute | None = None) -> None:
+    def __init__(
+        self,
+        routes: RouteTable[ServedRoute],
+        server: ServedRoute | None = None,
+        preflight: ServedRoute | None = None,
+    ) -> None:
         self._match = routes.match
         self._server = server
+        self._preflight = preflight
 
     def __call__(self, exchange: Exchange) -> None:
         """
@@ -147,15 +154,32 @@ class Match:
             return
         exchange.target = target = canonical(head.target)
         exchange.query = target.query
+        if head.method == b"OPTIONS" and self._asks_about(exchange, target):
+            return
         match = self._match(target, head.method)
         route = match.value
         exchange.route = route
+        if route.browsers is not None:
+            exchange.browsers = route.browsers
         exchange.params = match.params
         exchange.deadline = exchange.started_at + route.timeout_s
         downstream = exchange.downstream
         downstream.max_body_bytes = route.max_body_bytes
         if head.body_length > route.max_body_bytes:
             raise Problem("body_too_large", f"At most {route.max_body_bytes} bytes are taken here.")
+
+    def _asks_about(self, exchange: Exchange, target: Target) -> bool:
+        """Whether it is a preflight for a route that answers pages of other origins; else it goes on as any request."""
+        fields = exchange.head.fields
+        wanted = fields.get(b"access-control-request-method")
+        if wanted is None or b"origin" not in fields or self._preflight is None:
+            return False
+        browsers = self._match(target, wanted).value.browsers or exchange.browsers
+        if browsers is None or browsers.cors is None:
+            return False
+        exchange.browsers = browsers
+        exchange.route = self._preflight
+        return True
 
 
 class Credentials:

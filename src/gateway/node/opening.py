@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from gateway.config.realtime_sections import WebSocket
 from gateway.core.identity import Identity
+from gateway.core.origins import Origins
 from gateway.core.problems import Problem
 from gateway.node.filters import TokenSource
 from gateway.ports.clients import Opening
@@ -34,6 +35,7 @@ class Openings:
         take: Finds the credential in a request.
         wall: Seconds since the epoch.
         certified: Traces of peers that showed a client certificate are continued.
+        origins: Pages that may connect; None: those that the section names.
         country: The header in which trusted proxies say the country; empty for none.
     """
 
@@ -46,6 +48,7 @@ class Openings:
         *,
         certified: bool = False,
         country: str = "",
+        origins: Origins | None = None,
     ) -> None:
         self.section = section
         self._certified = certified
@@ -54,8 +57,7 @@ class Openings:
         self._take = take
         self._wall = wall
         self._places = tuple(place for place in section.credentials if place in _PLACES)
-        self._any = "*" in section.origins
-        self._origins = frozenset(origin.lower().encode("ascii") for origin in section.origins)
+        self._origins = origins or Origins(section.origins or ())
 
     def __call__(self, exchange: Exchange, token: bytes = b"") -> Opening | Deferred[Opening]:
         """
@@ -90,11 +92,9 @@ class Openings:
         """
         fields = exchange.head.fields
         origin = fields.get(b"origin")
-        if origin is None or self._any:
+        if origin is None or self._origins.has(origin):
             return
         origin = origin.lower()
-        if origin in self._origins:
-            return
         same = b"%b://%b" % (exchange.client_scheme.encode("ascii"), fields.get(b"host", b"").lower())
         if origin != same and origin != _with_port(same):
             raise Problem("origin_refused", reason="origin")

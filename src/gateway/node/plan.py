@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 
+from gateway.core.browser_rules import BrowserRules
 from gateway.core.problems import Problem
 from gateway.core.routes import RouteTable
 from gateway.ports.http import Exchange, RouteHandler
@@ -52,6 +53,7 @@ class ServedRoute:
 
     Attributes:
         name: The label in metrics and logs.
+        browsers: What browsers are told beside its answers; None: what holds for all.
         template: The path as it is configured, for spans; empty where several lead here.
         kind: A ``request``; an ``opening`` of a real-time connection; ``said``: what comes over one that stands;
             ``own``: the gateway's own paths, which nothing limits.
@@ -75,6 +77,7 @@ class ServedRoute:
     max_body_bytes: int = 64 * 1024 * 1024
     methods: tuple[str, ...] = ()
     template: str = ""
+    browsers: BrowserRules | None = None
     kind: Literal["request", "opening", "said", "own"] = "request"
 
 
@@ -86,8 +89,10 @@ class Plan:
     Attributes:
         filters: Run in this order on every exchange. ``filters.Match`` among them sets the route.
         routes: Every path that is served.
+        browsers: What browsers are told beside answers that belong to no route; None: nothing.
     """
 
     filters: tuple[Filter, ...]
     routes: RouteTable[ServedRoute]
     digest: str = ""
+    browsers: BrowserRules | None = None

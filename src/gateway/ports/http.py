@@ -16,8 +16,10 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IProtocol, ITransport
 
+from gateway.core.browser_rules import BrowserRules
+from gateway.core.headers import response_block
 from gateway.core.identity import Identity
-from gateway.core.message import Header, RequestHead
+from gateway.core.message import Header, RequestHead, ResponseHead
 
 __all__ = [
     "BodyReceiver",
@@ -212,6 +214,7 @@ class Exchange:
         on_gone: Set by the handler in charge; called once if the client leaves, or the node
             gives up on the exchange, before it was finished. Must cancel what runs for it.
         response_block: Header lines that the gateway adds to whatever is answered.
+        browsers: What browsers are told beside it (``core.browser_rules``): for all, then the route's; perhaps None.
         outbound_block: Header lines that the gateway adds to whatever a backend is asked:
             forwarded address, request id. Identity and trace are the affair of whoever asks.
         query: The raw query to forward, without ``?`` and without a token that stood in it.
@@ -229,6 +232,7 @@ class Exchange:
 
     __slots__ = (
         "attempts",
+        "browsers",
         "client_host",
         "client_scheme",
         "deadline",
@@ -276,6 +280,7 @@ class Exchange:
         self.on_gone: Callable[[], None] | None = None
         self.ended = False
         self.response_block = b""
+        self.browsers: BrowserRules | None = None
         self.outbound_block = b""
         self.query = b""
         self.status = 0
@@ -291,6 +296,35 @@ class Exchange:
     def start(self, status: int, reason: bytes, block: bytes, length: int, data: bytes, ended: bool) -> None:
         """
         Answer: as ``Downstream.start``, with the gateway's own headers added.
+        """
+        self.relay(status, reason, block + self.browser_block(), length, data, ended)
+
+    def browser_block(self) -> bytes:
+        """
+        Make the lines that browsers are told beside an answer of the gateway's own.
+        """
+        browsers = self.browsers
+        if browsers is None:
+            return b""
+        return browsers.own(self.head.fields.get(b"origin"), secure=self.client_scheme == "https")
+
+    def block_of(self, head: ResponseHead) -> bytes:
+        """
+        Make the block for ``relay`` of a backend's *head*: what of it goes on, and what browsers are told beside it.
+        """
+        browsers = self.browsers
+        if browsers is None:
+            return response_block(head)
+        return browsers.relayed(
+            head,
+            self.head.fields.get(b"origin"),
+            secure=self.client_scheme == "https",
+            authenticated=self.identity is not None,
+        )
+
+    def relay(self, status: int, reason: bytes, block: bytes, length: int, data: bytes, ended: bool) -> None:
+        """
+        The same with a backend's answer, whose *block* comes from ``block_of``.
         """
         self.status = status
         if ended:

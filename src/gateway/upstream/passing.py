@@ -171,22 +171,22 @@ class Passing:
         self._response = head
         if self._body is not None:
             self._body.forget()
-        block = response_block(head) + proxy.response_lines
+        block = exchange.block_of(head) + proxy.response_lines
         if not ended:
             if _is_well(status):
                 self._admission = proxy.cluster.answering(self._admission, now)
             if self._place is not None and self._member is not None:
                 # The rest may take hours; how it ends is told by the request's span.
                 self._tell(self._member, now, "ok" if _is_well(status) else "error")
-            exchange.start(status, head.reason, block, head.body_length, data, ended=False)
+            exchange.relay(status, head.reason, block, head.body_length, data, ended=False)
             if call is not None and not self._over:
                 exchange.downstream.register(call)
             return
         self._end(now, ok=_is_well(status))
         if not head.trailers:
-            exchange.start(status, head.reason, block, head.body_length, data, ended=True)
+            exchange.relay(status, head.reason, block, head.body_length, data, ended=True)
             return
-        exchange.start(status, head.reason, block, head.body_length, data, ended=False)
+        exchange.relay(status, head.reason, block, head.body_length, data, ended=False)
         self._finish(head)
 
     def received(self, data: bytes, ended: bool) -> None:

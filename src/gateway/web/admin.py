@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gateway.config.sections import AdminKey, Limits, Listen, Listener
+from gateway.core.browser_rules import BrowserRules, SecurityHeaders
 from gateway.core.message import block_of
 from gateway.core.path import canonical
 from gateway.core.problems import CATALOGUE, Problem, problem_body
@@ -43,15 +44,20 @@ LIMITS: Final = Limits(
 )
 """What holds here, whatever clients may do."""
 
-_ALWAYS: Final = block_of(
-    (
-        (b"Cache-Control", b"no-store"),
-        (b"X-Content-Type-Options", b"nosniff"),
-        (b"X-Frame-Options", b"DENY"),
-        (b"Referrer-Policy", b"no-referrer"),
-        (b"Cross-Origin-Resource-Policy", b"same-origin"),
-    )
+_BROWSERS: Final = BrowserRules(
+    SecurityHeaders(
+        {
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+        }
+    ),
+    None,
 )
+"""On every answer of this port, also to what is no request. A page's own policy comes with it."""
+
+_NO_STORE: Final = b"Cache-Control: no-store\r\n"
 
 
 class AdminPort:
@@ -88,7 +94,7 @@ class AdminPort:
         try:
             for handler, endpoints in ((self._admin, self._listen.admin), (self._metrics, self._listen.metrics)):
                 if endpoints:
-                    site = ChannelFactory(handler, LIMITS, reactor)
+                    site = ChannelFactory(handler, LIMITS, reactor, browsers=_BROWSERS)
                     listeners = [Listener(endpoint) for endpoint in endpoints]
                     self._open.append((site, await listen(reactor, listeners, site)))
         except ListenFailed:
@@ -128,6 +134,7 @@ class _Handler:
     def begin(self, downstream: Downstream) -> Exchange:
         """Decide, then collect the body where there is one."""
         exchange = Exchange(downstream, 0.0)
+        exchange.browsers = _BROWSERS
         try:
             page, key = self._admitted(exchange)
             downstream.receive(_Body(lambda body: self._answer(exchange, page, key, body)))
@@ -182,7 +189,7 @@ class _Handler:
 
     def _send(self, answer: Answer, exchange: Exchange) -> None:
         policy = b"Content-Security-Policy: %b\r\n" % answer.policy
-        block = b"Content-Type: %b\r\n%b%b" % (answer.content_type, _ALWAYS, policy)
+        block = b"Content-Type: %b\r\n%b%b" % (answer.content_type, _NO_STORE, policy)
         exchange.start(answer.status, b"", block, len(answer.body), answer.body, ended=True)
 
     def _failed(self, failure: Failure, exchange: Exchange) -> None:
@@ -201,7 +208,7 @@ class _Handler:
         block = b"Content-Type: application/problem+json\r\nX-Gateway-Error: %b\r\n%b%b" % (
             kind.flag.encode("ascii"),
             block_of((*problem.headers, (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"))),
-            _ALWAYS,
+            _NO_STORE,
         )
         exchange.start(kind.status, b"", block, len(body), body, ended=True)
 

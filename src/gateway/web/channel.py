@@ -239,7 +239,7 @@ class Channel(Connection):
     def _refuse(self, refused: Refused, raw: bytes) -> None:
         site = self.site
         body = site.handler.refused(self.peer, refused.status, refused.code, raw[:128])
-        preamble = site.preamble.block
+        preamble = site.preamble_for(self.peer)
         self.transport.write(refusal(refused.status, refused.code, preamble, body, head_only=raw[:5] == b"HEAD "))
         self._linger()
 
@@ -326,7 +326,7 @@ class Channel(Connection):
         else:
             exchange = request.exchange
             body = problem_body(Problem(code), request_id=exchange.request_id if exchange is not None else "")
-            block = exchange.response_block if exchange is not None else b""
+            block = exchange.response_block + exchange.browser_block() if exchange is not None else b""
             head_only = request.head.method == b"HEAD"
             self.transport.write(refusal(status, code, self.site.preamble.block + block, body, head_only=head_only))
             self._linger()

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from gateway.config.sections import Limits
 from gateway.core.address import group
+from gateway.core.browser_rules import BrowserRules
 from gateway.net.transports import is_reset, pending_bytes
 from gateway.ports.http import HttpHandler, Peer
 from gateway.web.channel import Channel
@@ -53,6 +54,7 @@ class ChannelFactory:
         limits: Sizes and times; may be replaced by ``configure``.
         clock: Monotonic time.
         server: The ``Server`` header's value; empty: none is sent.
+        browsers: What browsers are told beside refusals of what is no request yet; None: nothing.
         capacity: Most connections where ``limits.connections`` is 0; 0: no bound.
         wall: Seconds since the epoch, for ``Date``.
 
@@ -72,6 +74,7 @@ class ChannelFactory:
         server: str = "gateway",
         capacity: int = 0,
         wall: Callable[[], float] = time.time,
+        browsers: BrowserRules | None = None,
     ) -> None:
         self.handler = handler
         self.clock = clock
@@ -87,16 +90,17 @@ class ChannelFactory:
         self._stalled: dict[Connection, tuple[int | None, float]] = {}
         self.guests: set[Guest] = set()
         self._waiting: set[Deferred[None]] = set()
-        self.configure(limits)
+        self.configure(limits, browsers)
         self.preamble.tick(wall())
         self._sweeping = LoopingCall(self.sweep)
         self._sweeping.clock = clock
 
-    def configure(self, limits: Limits) -> None:
+    def configure(self, limits: Limits, browsers: BrowserRules | None = None) -> None:
         """
-        Take other limits; requests under way keep theirs where they were already looked at.
+        Take other limits and rules for browsers; requests under way keep theirs where they were already looked at.
         """
         self.limits = limits
+        self._browsers = browsers
         self.head_timeout_s = limits.head_timeout_s
         self.idle_timeout_s = limits.idle_timeout_s
         self.body_grace_s = limits.body_grace_s
@@ -112,6 +116,13 @@ class ChannelFactory:
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._open)
+
+    def preamble_for(self, peer: Peer) -> bytes:
+        """
+        Make the first lines of a refusal: its request's head was not read, so it has no origin.
+        """
+        browsers = self._browsers
+        return self.preamble.block if browsers is None else self.preamble.block + browsers.own(None, secure=peer.tls)
 
     # IProtocolFactory.
 
@@ -271,7 +282,7 @@ class _TurnedAway(Protocol):
         site.guests.add(self)
         code = "too_many_connections"
         body = site.handler.refused(self._peer, 503, code, b"")
-        self.transport.write(refusal(503, code, site.preamble.block, body))
+        self.transport.write(refusal(503, code, site.preamble_for(self._peer), body))
         self.transport.loseWriteConnection()
 
     def dataReceived(self, data: bytes) -> None:

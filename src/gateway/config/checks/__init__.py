@@ -7,6 +7,7 @@ Each check reports on the walk, which keeps silent where what a check depends on
 from __future__ import annotations
 
 from gateway.config.checks import (
+    browsers,
     events,
     files,
     identity,
@@ -34,6 +35,7 @@ def check(config: Config, walk: Walk) -> None:
     identity.check(config, walk)
     upstreams.check(config, walk)
     routes.check(config, walk)
+    browsers.check(config, walk)
     realtime.check(config, walk)
     events.check(config, walk)
     limits.check(config, walk)

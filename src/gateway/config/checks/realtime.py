@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import urlsplit
 
+from gateway.config.checks.browsers import check_origins
 from gateway.config.expression_shortcuts import equalities
 from gateway.config.expression_source import analyse
 from gateway.config.expressions import check as check_expression
@@ -96,15 +96,11 @@ def _websocket(config: Config, section: WebSocket, path: KeyPath, seen: dict[str
         )
     if section.dialect != "centrifuge" and not _dialect(section.dialect):
         walk.fault((*path, "dialect"), f"{section.dialect!r} is neither centrifuge nor module:Class")
-    for at, origin in enumerate(section.origins):
-        parts = urlsplit(origin)
-        if origin == "*":
-            if "cookie" in section.credentials:
-                walk.fault(
-                    (*path, "origins", at), "any origin, and a token in a cookie: any page could act for its visitor"
-                )
-        elif parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
-            walk.fault((*path, "origins", at), f"{origin!r} is no origin such as https://play.example")
+    check_origins(section.origins or (), (*path, "origins"), walk)
+    origins = config.cors.origins if section.origins is None else section.origins
+    if "*" in (origins or ()) and "cookie" in section.credentials:
+        where: KeyPath = ("cors", "origins") if section.origins is None else (*path, "origins")
+        walk.fault(where, "any origin, and a token in a cookie: any page could act for its visitor")
     for at, place in enumerate(section.credentials):
         if place in ("cookie", "query") and getattr(config.auth, place) is None:
             name = "session" if place == "cookie" else "access_token"
