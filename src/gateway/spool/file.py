@@ -146,6 +146,7 @@ class SpoolFile:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA secure_delete = ON")  # What is over leaves nothing of its user behind.
             db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
             db.execute("BEGIN IMMEDIATE")
             self._check(db)
