@@ -3,6 +3,7 @@ Telling what happened: in order, at least once, and past what cannot be taken.
 """
 
 from tests.events.teller import START, Teller
+from tests.telemetry.told import Told
 
 from gateway.core.trace import TraceContext
 from gateway.memory.outbox import MemoryOutbox
@@ -236,3 +237,21 @@ def test_the_same_events_have_the_same_key_and_their_trace() -> None:
     assert len(teller.taker.keys) > 1
     assert len(set(teller.taker.keys)) == 1
     assert teller.taker.traces[0].trace_id == context.trace_id
+
+
+def test_a_batch_is_a_span_below_the_first_recorded_event() -> None:
+    """
+    Its parent is the command that began the first session whose trace is recorded; the others it is linked to.
+    """
+    house = Told(lambda: 0.0, sample=0.0)
+    teller = Teller(spans=house.spans)
+    contexts = [TraceContext(f"{number:032x}", f"{number:016x}", sampled=True) for number in (1, 2)]
+    for context in contexts:
+        teller.began(teller.record(), traceparent=context.header().decode())
+    teller.began(teller.record())
+    teller.start()
+    span = house.one("publish events")
+    assert (span.trace, span.parent) == (contexts[0].trace_id, contexts[0].parent_id)
+    assert [trace for trace, _ in span.links] == [contexts[1].trace_id]
+    assert span.said["messaging.batch.message_count"] == 3
+    assert teller.taker.traces[0].trace_id == contexts[0].trace_id
