@@ -296,7 +296,7 @@ class Gateway:
 
     def _operations(self) -> Operations:
         return Operations(
-            metrics=self.metrics.render,
+            metrics=lambda openly: self.metrics.render(openmetrics=openly),
             ready=self.ready,
             readiness=self.readiness,
             config=lambda: describe(self.config),
@@ -348,10 +348,9 @@ class Gateway:
     # Beside the requests.
 
     def _observe(self) -> None:
-        metrics, site = self.metrics, self.site
+        metrics = self.metrics
         metrics.active_requests.from_source(lambda: [((), len(self.edge.open))])
-        metrics.connections.from_source(lambda: [(("clients",), site.connections)])
-        metrics.connections_refused.from_source(lambda: [(("connections",), site.refused)])
+        self.site.observe(metrics)
         metrics.jwks_age.from_source(lambda: [((issuer,), age) for issuer, age in self.keys.ages()])
         metrics.token_cache.from_source(lambda: [((), self.authenticator.cached)])
         metrics.log_dropped.from_source(lambda: [((), self.logs.sink.dropped)])
@@ -394,6 +393,7 @@ class Gateway:
         level(event, issuer=issuer, detail=detail)
 
     def _event(self, event: str, fields: dict[str, Any]) -> None:
+        self.metrics.saw(event, fields)
         self.log.warning(event, **fields)
 
     def _task_failed(self, name: str, failure: Failure) -> None:

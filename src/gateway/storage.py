@@ -30,6 +30,7 @@ from gateway.ports.stores import Stores
 from gateway.spool.file import SpoolFile
 from gateway.spool.keeping import BEAT_S, FileSpool
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tally import Series
 from gateway.upstream.tls import client_options
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Storage:
         self.spool: FileSpool | None = None
         self._log = log
         self._redis: Linked | None = None
+        self._timing: Series | None = None
         self._shared: RedisRevocations | None = None
         section = config.store
         self.lost_s = section.lease_s
@@ -116,6 +118,7 @@ class Storage:
             random=random.random,
             fresh=_fresh,
             event=self._event,
+            took=self._took,
         )
         self.stores = redis_stores(
             self._redis,
@@ -190,8 +193,13 @@ class Storage:
 
     def observe(self, metrics: Metrics) -> None:
         """
-        Show how the spool is.
+        Show how Redis and the spool are.
         """
+        redis = self._redis
+        if redis is not None:
+            metrics.store_up.from_source(lambda: [((), float(redis.available))])
+            metrics.store_losses.from_source(lambda: [((), float(redis.losses))])
+            self._timing = metrics.store_seconds.series()
         spool = self.spool
         if spool is not None:
             metrics.spool_up.from_source(lambda: [((), float(spool.keeping and not spool.late))])
@@ -203,6 +211,10 @@ class Storage:
         Whether clients may be sent here: what is revoked was read once. A Redis that goes away later changes nothing.
         """
         return self._shared is None or self._shared.complete
+
+    def _took(self, seconds: float) -> None:
+        if self._timing is not None:
+            self._timing.observe(seconds)
 
     def _event(self, name: str, fields: dict[str, Any]) -> None:
         level = self._log.info if name in _USUAL else self._log.warning

@@ -52,7 +52,7 @@ class Admin:
         self.reloads = 0
         self.audited: list[tuple[str, dict[str, Any]]] = []
         self.operations = Operations(
-            metrics=lambda: b"gateway_ready 1.0\n",
+            metrics=lambda _openly: b"gateway_ready 1.0\n",
             ready=lambda: self.ready,
             readiness=lambda: {"ready": self.ready, "reason": "" if self.ready else "keys"},
             config=lambda: {"auth": {"issuer": [{"secret": "***"}]}},
@@ -500,7 +500,7 @@ async def test_answers_that_come_later() -> None:
     here: Any = reactor
 
     def later(value: Any) -> Any:
-        return lambda: deferLater(here, 0.01, lambda: value)
+        return lambda *_: deferLater(here, 0.01, lambda: value)
 
     for name, value in {"metrics": b"x 1.0\n", "upstreams": [{"name": "u"}], "reload": ["a fault"]}.items():
         object.__setattr__(admin.operations, name, later(value))
@@ -534,7 +534,7 @@ async def test_a_page_that_fails() -> None:
     """
     admin = Admin()
 
-    def fail() -> bytes:
+    def fail(_openly: bool) -> bytes:
         raise ZeroDivisionError("with secrets in it")
 
     object.__setattr__(admin.operations, "metrics", fail)

@@ -110,10 +110,9 @@ class Client:
         self.id = ""
         self.identity: Identity | None = None
         self.claims: Mapping[str, Any] = {}
-        self.user = ""
         self.name = self.version = ""
         self.conn_info = b""
-        self.device = ""
+        self.user = self.device = ""
         self.session: SessionRecord | None = None
         self.told = 0
         self.state = State.OPENING
@@ -144,6 +143,7 @@ class Client:
         use = self.use
         use.frames_in += 1
         use.bytes_in += len(frame)
+        self.node.metrics.traffic.took(len(frame))
         try:
             commands = self.transport.form.dialect.commands(frame)
         except BadFrame as bad:
@@ -229,6 +229,7 @@ class Client:
         use = self.use
         use.frames_out += 1
         use.bytes_out += len(framed)
+        self.node.metrics.traffic.gave(len(framed))
         if not transport.blocked and not self.outbox:
             transport.write(framed)
         elif not self.outbox.put(framed):

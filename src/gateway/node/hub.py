@@ -45,7 +45,7 @@ class Hub:
     Args:
         insufficient: Called with a subscription whose sequence was broken: it must begin anew.
         came: Called with a room, a user's connection, and whether it came or went.
-        counted: Called with the number of deliveries of each publication.
+        counted: Called after each fan-out with the channels' pattern, deliveries, bytes, and seconds since it came.
         spawn: Runs a coroutine that nobody waits for, under a name.
         random: Evenly from 0 to 1.
         check_s: How often the position of a quiet channel is compared with the store's; 0: never.
@@ -58,7 +58,7 @@ class Hub:
         *,
         insufficient: Callable[[Subscription, UnsubscribeReason], None],
         came: Callable[[Room, ClientInfo, bool], None],
-        counted: Callable[[str, int], None],
+        counted: Callable[[str, int, int, float], None],
         spawn: Callable[[str, Any], Any],
         random: Callable[[], float],
         check_s: float,
@@ -243,9 +243,10 @@ class Hub:
 
     def _spread(self, room: Room, publication: Publication) -> None:
         hold_s = room.rule.coalesce_s
+        now = self._seconds()
         if hold_s:
-            now = self._seconds()
             if room.pending or room.told or now - room.last_at < hold_s:
+                room.since = room.since if room.pending else now
                 room.pending.append(publication)
                 room.pending_bytes += len(publication.data)
                 if room.pending_bytes > MOST_TOGETHER:
@@ -258,7 +259,7 @@ class Hub:
             room.told = room.size >= MANY
             if room.told:
                 self._clock.callLater(0, setattr, room, "told", False)
-        self._send(room, (publication,))
+        self._send(room, (publication,), now)
 
     def _catch_up(self, room: Room) -> None:
         """Seat those who have no more than the room has now."""
@@ -276,7 +277,7 @@ class Hub:
         for piece in pieces(publications):
             # After the first, those who did not take it are in ``queued``, where a limit holds.
             if room.groups:
-                self._send(room, piece)
+                self._send(room, piece, self._seconds())
         room.offset, room.epoch = position.offset, position.epoch
         for subscription, offset in list(room.late.items()):
             client = subscription.client
@@ -309,21 +310,24 @@ class Hub:
         room.pending_bytes = 0
         room.last_at = self._seconds()
         if pending:
-            self._send(room, pending)
+            self._send(room, pending, room.since)
 
-    def _send(self, room: Room, publications: Sequence[Publication]) -> None:
+    def _send(self, room: Room, publications: Sequence[Publication], since: float) -> None:
         channel = room.name
         began = self._seconds() if self._spans.on else 0.0
+        size = 0
         for form, group in list(room.groups.items()):
             encode = form.dialect.publication
             if len(publications) == 1:
                 frame = form.frame(encode(channel, publications[0]))
             else:
                 frame = b"".join([form.frame(encode(channel, publication)) for publication in publications])
+            size += len(frame) * (len(group.direct) + len(group.queued))
             group.send(frame, publications)
-        self._counted(room.rule.pattern, room.size * len(publications))
+        ended = self._seconds()
+        self._counted(room.rule.pattern, room.size * len(publications), size, ended - since)
         if self._spans.on:
-            tell_deliveries(self._spans, room, publications, began, self._seconds())
+            tell_deliveries(self._spans, room, publications, began, ended)
 
     def joined(self, channel: str, info: ClientInfo) -> None:
         """

@@ -86,6 +86,8 @@ class HttpJournal:
         lasted = ended_at - exchange.started_at
         kind.requests.number += 1
         kind.seconds.observe(lasted)
+        if trace is not None and trace.sampled:
+            kind.seconds.show(lasted, trace.trace_id)
         bytes_out = downstream.bytes_out
         self._response_bytes.number += bytes_out
         upstream = exchange.upstream

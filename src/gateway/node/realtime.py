@@ -158,7 +158,9 @@ class RealtimeNode:
             spans=self.spans,
         )
         self.cluster = Cluster(self)
-        self.membership = Membership(self, stores, store, instance=instance, events=events, witnesses=witnesses)
+        self.membership = Membership(
+            self, stores, store, instance=instance, events=events, witnesses=(metrics, *witnesses)
+        )
         self.sessions = self.membership.sessions
         self.leftovers = self.membership.leftovers
         metrics.watch(self)
@@ -286,11 +288,12 @@ class RealtimeNode:
         """
         if b"\n" in data or b"\r" in data:
             data = data.replace(b"\n", b" ").replace(b"\r", b" ")
+        began = self.seconds()
         with producing(self, match, data, trace) as told:
             published = await self.broker.publish(
                 match.name, data, options or match.rule.options, info=info, tags=tags, trace=told
             )
-        self.metrics.publications.inc(match.rule.pattern, published.suppressed or "made")
+        self.metrics.published(match.rule.pattern, published.suppressed or "made", self.seconds() - began)
         return published
 
     def stands(self, subscription: Subscription) -> None:
@@ -377,15 +380,11 @@ class RealtimeNode:
         self.log.info("client.malformed", client=client.id, address=client.opening.address, reason=reason[:200])
 
     def crashed(self, client: Client, failure: Failure) -> None:
-        """
-        Report a fault of our own.
-        """
+        """Report a fault of our own."""
         self.log.error("client.crashed", client=client.id, user=client.user, exception=failure.getTraceback())
 
     def fact_lost(self, kind: str, why: str) -> None:
-        """
-        Count a fact that will not be told.
-        """
+        """Count a fact that will not be told."""
         self.metrics.facts_lost.inc(kind, why)
         self.log.warning("fact.lost", kind=kind, why=why)
 

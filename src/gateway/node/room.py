@@ -138,6 +138,7 @@ class Room:
         late: Live subscriptions that have more than the room: by the offset that they have.
         mended: Set while what was missed is being read.
         checked: The offset at the last check of the position.
+        since: When the first of those came that wait to be sent together.
         told: Many were sent a publication in this turn of the reactor; another one waits for its end.
     """
 
@@ -159,6 +160,7 @@ class Room:
         "pending_bytes",
         "quiet_since",
         "rule",
+        "since",
         "size",
         "timer",
         "told",
@@ -181,6 +183,7 @@ class Room:
         self.last_at = float("-inf")
         self.pending: list[Publication] = []
         self.pending_bytes = 0
+        self.since = 0.0
         self.timer: IDelayedCall | None = None
         self.told = False
         self.quiet_since = 0.0

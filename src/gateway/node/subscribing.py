@@ -172,6 +172,8 @@ async def make(
         top, publications = history.position, history.publications
         node.hub.known(room, top)
         recovered = asked.recover and is_recovered(asked.since, top, publications)
+        if asked.recover:
+            node.metrics.recoveries.inc(rule.pattern, "recovered" if recovered else "lost")
     if rule.presence:
         await node.presence.enter(subscription)
     data, version = b"", 0

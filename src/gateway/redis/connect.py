@@ -31,6 +31,7 @@ def connect(
     random: Callable[[], float],
     fresh: Callable[[], str],
     event: Callable[[str, dict[str, Any]], None],
+    took: Callable[[float], None] | None = None,
 ) -> Linked:
     """
     Make what ``section.url`` names; it is not started.
@@ -40,13 +41,14 @@ def connect(
         random: Evenly from 0 to 1.
         fresh: Makes a name nobody else makes.
         event: Called with what operators should know.
+        took: Called with the seconds that answers to commands take.
 
     Raises:
         ValueError: it is no URL of a Redis, or TLS cannot be used as it is configured.
     """
     url = read_store_url(section.url)
     password = section.password.reveal() if section.password is not None else None
-    account = Account(section.username, password, url.database, section.timeout_s)
+    account = Account(section.username, password, url.database, section.timeout_s, took)
 
     def endpoint(host: str, port: int) -> IStreamClientEndpoint:
         plain: IStreamClientEndpoint = HostnameEndpoint(reactor, host.encode(), port, timeout=CONNECT_S)

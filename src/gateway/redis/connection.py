@@ -64,6 +64,7 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
         message: Called with topic and payload of what subscriptions bring.
         ended: Called with a topic whose subscription the server ended by itself (its slot moved).
         lost: Called once when the connection is gone, with the reason.
+        took: Called with the seconds that the first answer of those that came together took.
 
     Attributes:
         commands: How many were sent.
@@ -81,6 +82,7 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
         message: Callable[[bytes, bytes], None] | None = None,
         ended: Callable[[bytes], None] | None = None,
         lost: Callable[[Connection, str], None],
+        took: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__(
             charset=None, password=password, dbid=database or None, convertNumbers=False, username=username
@@ -91,6 +93,7 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
         self._message = message
         self._ended = ended
         self._lost = lost
+        self._took = took
         self._reader = hiredis.Reader(replyError=_Refusal)
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
@@ -198,6 +201,8 @@ class Connection(HiredisProtocol):  # type: ignore[misc]  # txredisapi is untype
         """Take what came."""
         reader = self._reader
         self._overdue = False
+        if self._took is not None and self._waiting:
+            self._took(self._clock.seconds() - self._waiting[0].until + self._timeout_s)
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not False:

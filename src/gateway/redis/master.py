@@ -37,12 +37,14 @@ class Account:
 
     Attributes:
         timeout_s: A server that owes an answer this long is taken for lost.
+        took: Called with the seconds that the first answer of those that came together took.
     """
 
     username: str | None = None
     password: str | None = None
     database: int = 0
     timeout_s: float = 2.0
+    took: Callable[[float], None] | None = None
 
     def connection(
         self, reactor: Any, lost: Callable[[Connection, str], None], topics: Topics | None = None
@@ -60,6 +62,7 @@ class Account:
             message=topics.message if topics is not None else None,
             ended=topics.ended if topics is not None else None,
             lost=lost,
+            took=self.took if topics is None else None,
         )
 
 

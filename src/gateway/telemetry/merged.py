@@ -13,11 +13,12 @@ __all__ = ["merged"]
 
 _HELP = b"# HELP "
 _TYPE = b"# TYPE "
+_EOF = b"# EOF"
 
 
-def merged(label: str, texts: Iterable[tuple[str, bytes]]) -> bytes:
+def merged(label: str, texts: Iterable[tuple[str, bytes]], *, openly: bool = False) -> bytes:
     """
-    Join *texts*, each with the value that its series get for *label*.
+    Join *texts*, each with the value that its series get for *label*; *openly* if they are OpenMetrics.
 
     A series that has this label already, because it speaks of another process, keeps it.
     """
@@ -34,13 +35,15 @@ def merged(label: str, texts: Iterable[tuple[str, bytes]]) -> bytes:
                 family = line[len(_HELP) :].partition(b" ")[0]
                 known = family in families
                 head, samples = families.setdefault(family, ([], []))
+            if line == _EOF:
+                continue
             if line.startswith(b"#"):
                 if not known:
                     head.append(line)
             elif line:
                 samples.append(_marked(line, mark, had))
     lines = [line for head, samples in families.values() for line in (*head, *samples)]
-    return b"\n".join([*lines, b""])
+    return b"\n".join([*lines, _EOF, b""] if openly else [*lines, b""])
 
 
 def _marked(line: bytes, mark: bytes, had: tuple[bytes, bytes]) -> bytes:

@@ -8,9 +8,12 @@ never paths, users or texts from outside. Names end in their unit.
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as open_text
 
 from gateway.telemetry.tally import Reading, Tally, Timing
 
@@ -86,6 +89,18 @@ class Metrics:
             "gateway_upstream_connections", "Connections to a target, by state.", ("upstream", "target", "state")
         )
 
+        self.upstream_ejections = Tally(
+            "gateway_upstream_ejections", "Times that a target was left out for its failures.", ("upstream", "target")
+        )
+        self.grpc_calls = Tally("gateway_grpc_calls", "gRPC calls made, by status.", ("upstream", "code"))
+
+        # Redis.
+        self.store_up = Reading("gateway_store_up", "1 while the store of all instances can be asked.")
+        self.store_losses = Reading("gateway_store_losses", "Times that Redis was lost.", counter=True)
+        self.store_seconds = Timing(
+            "gateway_store_duration_seconds", "From a command to its answer; the first of those that came together."
+        )
+
         # Identity.
         self.jwks_age = Reading("gateway_jwks_age_seconds", "Age of the keys of an issuer.", ("issuer",))
         self.token_cache = Reading("gateway_token_cache_entries", "Verified tokens remembered.")
@@ -135,6 +150,7 @@ class Metrics:
             "gateway_worker_silent", "Questions that a worker did not answer in time.", ("worker", "question")
         )
 
+        self.reactor_lag.series()
         for metric in vars(self).values():
             if isinstance(metric, (Tally, Timing, Reading, Info)):
                 self.registry.register(metric)
@@ -142,8 +158,18 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
-    def render(self) -> bytes:
+    def saw(self, event: str, fields: Mapping[str, Any]) -> None:
         """
-        Return everything in the Prometheus text format.
+        Count what is told as an event and counted as well.
         """
+        if event == "upstream.ejected":
+            self.upstream_ejections.inc(fields["upstream"], fields["target"])
+
+    def render(self, *, openmetrics: bool = False) -> bytes:
+        """
+        Return everything in the Prometheus text format, or in OpenMetrics, which has exemplars.
+        """
+        if openmetrics:
+            text: bytes = open_text(self.registry)  # type: ignore[no-untyped-call]  # untyped in the library
+            return text
         return generate_latest(self.registry)

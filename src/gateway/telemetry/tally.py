@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Exemplar
 
 __all__ = ["DURATION_BUCKETS_S", "Count", "Reading", "Series", "Tally", "Timing"]
 
@@ -42,12 +44,12 @@ class Tally:
     the number of series without bound.
     """
 
-    __slots__ = ("_counts", "_help", "_labels", "_name")
+    __slots__ = ("_counts", "help", "labels", "name")
 
     def __init__(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> None:
-        self._name = name
-        self._help = help_text
-        self._labels = labels
+        self.name = name
+        self.help = help_text
+        self.labels = labels
         self._counts: dict[tuple[str, ...], Count] = {} if labels else {(): Count()}
 
     def inc(self, *values: str, by: float = 1) -> None:
@@ -60,7 +62,7 @@ class Tally:
         count = counts.get(values)
         if count is None:
             if len(counts) >= MAX_SERIES:
-                values = (OVERFLOW,) * len(self._labels)
+                values = (OVERFLOW,) * len(self.labels)
             count = counts.setdefault(values, Count())
         return count
 
@@ -71,7 +73,7 @@ class Tally:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the family, as prometheus-client asks for it."""
-        family = CounterMetricFamily(self._name, self._help, labels=self._labels)
+        family = CounterMetricFamily(self.name, self.help, labels=self.labels)
         for values, count in list(self._counts.items()):
             family.add_metric(values, count.number)
         yield family
@@ -82,17 +84,26 @@ class Series:
     One series of a ``Timing``.
     """
 
-    __slots__ = ("_bounds", "counts", "total")
+    __slots__ = ("_bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] | None = None
 
     def observe(self, amount: float) -> None:
         """Count *amount* in its bucket."""
         self.counts[bisect_left(self._bounds, amount)] += 1
         self.total += amount
+
+    def show(self, amount: float, trace_id: str) -> None:
+        """
+        Name the trace of an amount that was observed, instead of its bucket's earlier one.
+        """
+        if self.exemplars is None:
+            self.exemplars = {}
+        self.exemplars[bisect_left(self._bounds, amount)] = Exemplar({"trace_id": trace_id}, amount)
 
 
 class Timing:
@@ -100,14 +111,14 @@ class Timing:
     A histogram of seconds (or bytes) with labels, bounded as a ``Tally`` is.
     """
 
-    __slots__ = ("_bounds", "_help", "_labels", "_name", "_series")
+    __slots__ = ("_bounds", "_series", "help", "labels", "name")
 
     def __init__(
         self, name: str, help_text: str, labels: tuple[str, ...] = (), bounds: tuple[float, ...] = DURATION_BUCKETS_S
     ) -> None:
-        self._name = name
-        self._help = help_text
-        self._labels = labels
+        self.name = name
+        self.help = help_text
+        self.labels = labels
         self._bounds = bounds
         self._series: dict[tuple[str, ...], Series] = {}
 
@@ -120,7 +131,7 @@ class Timing:
         series = self._series.get(values)
         if series is None:
             if len(self._series) >= MAX_SERIES:
-                values = (OVERFLOW,) * len(self._labels)
+                values = (OVERFLOW,) * len(self.labels)
             series = self._series.setdefault(values, Series(self._bounds))
         return series
 
@@ -131,13 +142,15 @@ class Timing:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the family with cumulative buckets."""
-        family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
+        family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
         for values, series in list(self._series.items()):
             running = 0
-            buckets: list[tuple[str, float]] = []
-            for bound, count in zip((*map(str, self._bounds), "+Inf"), series.counts, strict=True):
+            buckets: list[Any] = []
+            shown = series.exemplars or {}
+            for number, (bound, count) in enumerate(zip((*map(str, self._bounds), "+Inf"), series.counts, strict=True)):
                 running += count
-                buckets.append((bound, running))
+                exemplar = shown.get(number)
+                buckets.append((bound, running, exemplar) if exemplar is not None else (bound, running))
             family.add_metric(values, buckets, sum_value=series.total)
         yield family
 
@@ -147,7 +160,7 @@ class Reading:
     A gauge (or counter) whose values are read from their owner at scrape time.
     """
 
-    __slots__ = ("_counter", "_help", "_labels", "_name", "_read")
+    __slots__ = ("_read", "counter", "help", "labels", "name")
 
     def __init__(
         self,
@@ -157,10 +170,10 @@ class Reading:
         *,
         counter: bool = False,
     ) -> None:
-        self._name = name
-        self._help = help_text
-        self._labels = labels
-        self._counter = counter
+        self.name = name
+        self.help = help_text
+        self.labels = labels
+        self.counter = counter
         self._read: Callable[[], Iterable[tuple[tuple[str, ...], float]]] | None = None
 
     def from_source(self, read: Callable[[], Iterable[tuple[tuple[str, ...], float]]]) -> None:
@@ -169,8 +182,8 @@ class Reading:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the family; without a source it is empty."""
-        kind = CounterMetricFamily if self._counter else GaugeMetricFamily
-        family = kind(self._name, self._help, labels=self._labels)
+        kind = CounterMetricFamily if self.counter else GaugeMetricFamily
+        family = kind(self.name, self.help, labels=self.labels)
         if self._read is not None:
             for values, number in self._read():
                 family.add_metric(values, number)

@@ -18,6 +18,7 @@ from gateway.config.sections import Upstream
 from gateway.core.backoff import backoff
 from gateway.core.problems import Problem
 from gateway.core.trace import TraceContext
+from gateway.core.transcoding.status import NAMES as STATUS_NAMES
 from gateway.ports.calls import Call, CallFailed, CallReply
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
@@ -214,6 +215,7 @@ class GrpcUpstream:
             ended = self._reactor.seconds()
             cluster.ended(member, ended, ok=ok)
             self._metrics.upstream_attempts.inc(cluster.name, outcome)
+            self._metrics.grpc_calls.inc(cluster.name, STATUS_NAMES[code])
             if place is not None:
                 self._tell(call, place, now, ended, member, code, outcome, attempts - 1)
 
@@ -323,6 +325,7 @@ class GrpcUpstream:
             cluster.ended(member, ended, ok=ok)
             cluster.finished(admission, ended, ok=ok)
             self._metrics.upstream_attempts.inc(cluster.name, outcome)
+            self._metrics.grpc_calls.inc(cluster.name, STATUS_NAMES[code])
             if place is not None:
                 self._tell(call, place, now, ended, member, code, outcome, 0)
 

@@ -176,8 +176,12 @@ class _Handler:
 
     def _answer(self, exchange: Exchange, page: Page, key: Key, body: bytes) -> None:
         try:
-            traced = page.traced
-            answer = page.answer(key, body) if traced is None else traced(key, body, read(exchange.head))
+            if page.chosen is not None:
+                answer = page.chosen(exchange.head.fields.get(b"accept", b""))
+            elif page.traced is not None:
+                answer = page.traced(key, body, read(exchange.head))
+            else:
+                answer = page.answer(key, body)
         except Exception:  # Whatever fails behind a page, its asker gets an answer and the log the traceback.
             self._failed(Failure(), exchange)
             return

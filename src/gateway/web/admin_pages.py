@@ -23,6 +23,8 @@ _T = TypeVar("_T")
 
 JSON: Final = b"application/json"
 _PROMETHEUS: Final = b"text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS: Final = b"application/openmetrics-text"
+_OPEN_TEXT: Final = _OPENMETRICS + b"; version=1.0.0; charset=utf-8"
 
 LONGEST_S: Final = 10 * 365 * 86400.0
 """A revocation without an end."""
@@ -49,12 +51,14 @@ class Page:
         scope: What a key must be allowed; empty: any key will do; None: no key is needed.
         answer: From the key and the request's body, now or later; may raise or fail with ``Problem``.
         traced: The same for pages whose asker's trace is continued, from that as well.
+        chosen: The same for pages that have several forms, from what the asker accepts.
     """
 
     method: bytes
     scope: str | None
     answer: Callable[[Key, bytes], Answer | Deferred[Answer]]
     traced: Callable[[Key, bytes, TraceContext | None], Deferred[Answer]] | None = None
+    chosen: Callable[[bytes], Answer | Deferred[Answer]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class Operations:
     What the admin port can tell and do; the application hands it in. What must be asked elsewhere comes later.
 
     Attributes:
-        metrics: The Prometheus text.
+        metrics: The Prometheus text, or (if true) that of OpenMetrics.
         ready: Whether clients should be sent here.
         readiness: Why, in detail.
         config: The configuration in force, without secrets.
@@ -75,7 +79,7 @@ class Operations:
         wall: Seconds since the epoch.
     """
 
-    metrics: Callable[[], bytes | Deferred[bytes]]
+    metrics: Callable[[bool], bytes | Deferred[bytes]]
     ready: Callable[[], bool]
     readiness: Callable[[], dict[str, Any]]
     config: Callable[[], dict[str, Any]]
@@ -98,13 +102,15 @@ def pages_for_all(operations: Operations) -> dict[bytes, Page]:
             return Answer(b'{"status":"ok"}')
         return Answer(b'{"status":"unavailable"}', 503)
 
-    def exposed(text: bytes) -> Answer:
-        return Answer(text, 200, _PROMETHEUS)
+    def exposed(accepted: bytes) -> Answer | Deferred[Answer]:
+        openly = _OPENMETRICS in accepted
+        kind = _OPEN_TEXT if openly else _PROMETHEUS
+        return _answered(operations.metrics(openly), lambda text: Answer(text, 200, kind))
 
     alive = Page(b"GET", None, lambda _key, _body: Answer(b'{"status":"ok"}'))
     readiness = Page(b"GET", None, ready)
     return {
-        b"/metrics": Page(b"GET", None, lambda _key, _body: _answered(operations.metrics(), exposed)),
+        b"/metrics": Page(b"GET", None, lambda _key, _body: exposed(b""), chosen=exposed),
         b"/health": alive,
         b"/livez": alive,
         b"/ready": readiness,

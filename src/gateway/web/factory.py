@@ -22,6 +22,7 @@ from gateway.core.address import group
 from gateway.core.browser_rules import BrowserRules
 from gateway.net.transports import is_reset, pending_bytes
 from gateway.ports.http import HttpHandler, Peer
+from gateway.telemetry.metrics import Metrics
 from gateway.web.channel import Channel
 from gateway.web.connection import Connection
 from gateway.web.head import HeadReader
@@ -62,6 +63,7 @@ class ChannelFactory:
         guests: Connections that are no channel: those before their PROXY header, those turned away.
         now: The clock at the last sweep; deadlines are counted from it.
         draining: Every answer announces the end of its connection.
+        opened: Connections taken so far.
         refused: Connections turned away so far.
     """
 
@@ -80,6 +82,7 @@ class ChannelFactory:
         self.clock = clock
         self.capacity = capacity
         self.draining = False
+        self.opened = 0
         self.refused = 0
         self.now = clock.seconds()
         self.preamble = Preamble(server)
@@ -161,6 +164,7 @@ class ChannelFactory:
         self._addresses[host] = here + 1
         channel = Channel(self, peer)
         self._open.add(channel)
+        self.opened += 1
         return channel
 
     def lost(self, channel: Connection) -> None:
@@ -191,6 +195,14 @@ class ChannelFactory:
         """
         if not self._sweeping.running:
             self._sweeping.start(SWEEP_S, now=True)
+
+    def observe(self, metrics: Metrics) -> None:
+        """
+        Show how many connections there are.
+        """
+        metrics.connections.from_source(lambda: [(("clients",), float(self.connections))])
+        metrics.connections_total.from_source(lambda: [(("clients",), float(self.opened))])
+        metrics.connections_refused.from_source(lambda: [(("connections",), float(self.refused))])
 
     def watch(self, channel: Connection) -> None:
         """

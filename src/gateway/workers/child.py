@@ -100,7 +100,7 @@ class Child:
         if name == "facts":
             return self._facts()
         if name == "metrics":
-            return self.gateway.metrics.render()
+            return self.gateway.metrics.render(openmetrics=bool(body))
         if name == "upstreams":
             return [*self.gateway.backends.describe(), *self.gateway.calls.describe()]
         if name == "prepare":

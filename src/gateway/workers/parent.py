@@ -269,7 +269,7 @@ class Parent:
     def _tells(self, operations: Operations) -> Operations:
         return replace(
             operations,
-            metrics=lambda: self._later(self._metrics()),
+            metrics=lambda openly: self._later(self._metrics(openly)),
             ready=lambda: not self.why_not_ready(),
             readiness=self._readiness,
             config=lambda: describe(self.config),
@@ -292,11 +292,11 @@ class Parent:
         reason = self.why_not_ready()
         return {**told, "ready": not reason, "reason": reason, "workers": [each.describe() for each in self.workers]}
 
-    async def _metrics(self) -> bytes:
-        answers = await self._ask_all("metrics", None, SCRAPE_S)
-        own = (WHO, self.gateway.metrics.render())
+    async def _metrics(self, openly: bool) -> bytes:
+        answers = await self._ask_all("metrics", openly, SCRAPE_S)
+        own = (WHO, self.gateway.metrics.render(openmetrics=openly))
         texts = [(str(worker.number), answer) for worker, answer in answers if isinstance(answer, bytes)]
-        return merged("worker", [own, *texts])
+        return merged("worker", [own, *texts], openly=openly)
 
     async def _upstreams(self) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = []
