@@ -100,6 +100,7 @@ def makeService(options: Options) -> IService:
     from gateway.config.load import ConfigErrors, parse, read
     from gateway.workers.worker import spawner
 
+    _silence_grpc()
     path = Path(options["config"]).absolute()
     try:
         text = read(path)
@@ -179,6 +180,15 @@ def work(begin: Begin, end: socket.socket, turns: int) -> None:
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
+
+
+def _silence_grpc() -> None:
+    """
+    Have gRPC's C core write nothing: it would be to standard error, past the log, and wait there for whoever reads that.
+
+    What it has to say comes back with the call that failed. Whoever looks for more sets the variable.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def _reactor(name: str = "") -> Any:

@@ -193,7 +193,10 @@ def running(
     *,
     extra: Mapping[str, str] | None = None,
     listen: str = "",
+    issuer: str = ISSUER,
     wrapper: Sequence[str] = (),
+    stdout: int | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Running]:
     """
     Run a gateway in *folder*, in the foreground; it is ready when the block begins, and has ended behind it.
@@ -202,16 +205,18 @@ def running(
         twistd: The program.
         body: What the configuration has beside listeners and an issuer.
         wrapper: A command that becomes the one behind it, such as prlimit.
+        stdout: A descriptor for its output, instead of the file that ``Running.lines`` reads.
+        options: More for twistd.
     """
-    port, admin = config(folder, body, listen=listen)
-    command = [*wrapper, twistd, "-n", "--pidfile=", "gateway", "--config", "gateway.toml"]
+    port, admin = config(folder, body, listen=listen, issuer=issuer)
+    command = [*wrapper, twistd, "-n", "--pidfile=", *options, "gateway", "--config", "gateway.toml"]
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
             command,
             cwd=folder,
             env=environment(extra),
             stdin=subprocess.DEVNULL,
-            stdout=out,
+            stdout=out if stdout is None else stdout,
             stderr=err,
         )
     gateway = Running(process, port, admin, folder)

@@ -2,6 +2,7 @@
 Lines leave the process whole, neutral, and without stopping it.
 """
 
+import gc
 import json
 import logging
 import os
@@ -11,12 +12,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from autobahn.twisted import websocket as autobahn
 from tests.node.recording import Recorded, head
-from twisted.logger import Logger, LogLevel
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import StringTransport
+from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
 from gateway.core.identity import Identity
@@ -332,3 +339,55 @@ class Known:
 
     def handle(self, exchange: Exchange) -> None:
         """Answered before."""
+
+
+def test_libraries_are_heard(tmp_path: Path) -> None:
+    """
+    What Autobahn, grpcio and Twisted say of a fault is a line like any other, from whichever thread.
+    """
+    with writing(tmp_path / "log") as sink:
+        bridge = LogsBridge(Logs(sink, pretty=False))
+        globalLogPublisher.addObserver(bridge)
+        logging.getLogger().addHandler(bridge)
+        try:
+            factory: Any = autobahn.WebSocketServerFactory()
+            factory.protocol = autobahn.WebSocketServerProtocol
+            protocol = factory.buildProtocol(None)
+            transport = StringTransport()
+            transport.registerProducer(protocol, True)
+            protocol.makeConnection(transport)
+            protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: \nodd\r\n\r\n")
+            _ask_a_broken_server()
+            Deferred.fromCoroutine(_fails())
+            gc.collect()
+        finally:
+            logging.getLogger().removeHandler(bridge)
+            globalLogPublisher.removeObserver(bridge)
+    told: dict[str, str] = {}
+    for line in lines_of(tmp_path / "log"):
+        source = str(line["source"]).partition(".")[0]
+        told[source] = told.get(source, "") + str(line)
+    assert told.keys() >= {"autobahn", "grpc", "twisted"}
+    assert "failing WebSocket opening handshake" in told["autobahn"]
+    assert "our fault" in told["grpc"]
+    assert "our fault" in told["twisted"]
+
+
+async def _fails() -> None:
+    raise ZeroDivisionError("our fault")
+
+
+def _ask_a_broken_server() -> None:
+    """Call a method of a real gRPC server that raises."""
+
+    def broken(_request: bytes, _context: object) -> bytes:
+        raise ZeroDivisionError("our fault")
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    handler = grpc.method_handlers_generic_handler("a", {"b": grpc.unary_unary_rpc_method_handler(broken)})
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError):
+        channel.unary_unary("/a/b", None, None)(b"", timeout=10)
+    server.stop(0).wait()
