@@ -79,23 +79,24 @@ async def test_redis_away(tmp_path: Path) -> None:
     try:
         one, two = limiter(redis), limiter(redis)
         local, open_, closed = (Quota(way, 5, 3600.0, 0, way) for way in ("local", "open", "closed"))
-        assert await passed(one, local, 8) == 5
+        assert await passed(one, local, 3) == 3
         server.pause()
         began = time.monotonic()
         charges = [Charge(quota, "k") for quota in (local, open_, closed)]
         verdicts = await spent(one, charges)
         assert [verdict.allowed for verdict in verdicts] == [True, True, False]
+        assert [verdict.away for verdict in verdicts] == [True] * 3
         assert verdicts[2].retry_after_s > 0
         assert time.monotonic() - began < 0.3
         await until(lambda: not redis.available)
-        assert await passed(one, local, 8) == 4, "one was counted here already"
+        assert await passed(one, local, 8) == 1, "it is known here how much was spent before"
         assert await passed(two, local, 8) == 5
         assert await passed(two, open_, 8) == 8
         assert await passed(two, closed, 8) == 0
         server.resume()
         await until(lambda: redis.available)
         assert await passed(two, closed, 8) in (4, 5), "what was not answered may have been spent"
-        assert await passed(one, local, 8) == 0
+        assert await passed(one, local, 8) in (1, 2), "likewise"
     finally:
         await redis.stop()
         server.stop()

@@ -62,14 +62,17 @@ class MemoryLimiter:
             at = self._older.pop(name, 0.0)
         allowed, at, retry_after_s = spend(at, now, quota.number, quota.per_s, quota.burst, cost)
         if at > now:
-            self._newer[name] = at
-            if len(self._newer) >= self._half:
-                self.forgotten += len(self._older)
-                self._newer, self._older = {}, self._newer
+            self._keep(name, at)
         left = remaining(at, now, quota.number, quota.per_s, quota.burst)
         if cost > (quota.burst or quota.number):
             retry_after_s = inf
         return Verdict(allowed, left, retry_after_s, max(0.0, at - now))
+
+    def _keep(self, name: tuple[str, str], at: float) -> None:
+        self._newer[name] = at
+        if len(self._newer) >= self._half:
+            self.forgotten += len(self._older)
+            self._newer, self._older = {}, self._newer
 
     def behind(self, charge: Charge, full_after_s: float) -> None:
         """
@@ -77,8 +80,8 @@ class MemoryLimiter:
         """
         name = (charge.quota.name, charge.key)
         at = self._seconds() + full_after_s
-        if at > self._newer.get(name, 0.0):
-            self._newer[name] = at
+        known = max(self._newer.get(name, 0.0), self._older.pop(name, 0.0))
+        self._keep(name, max(known, at))
 
     async def forget(self, charges: Sequence[Charge]) -> None:
         """

@@ -36,14 +36,15 @@ __all__ = [
 ]
 
 READ_BYTES = 64 * 1024
+MOST_ACCEPTED = 16
 _CLOSED = 7  # TCP_CLOSE, linux/include/net/tcp_states.h
 
 _RELIED_ON: tuple[tuple[type, tuple[str, ...]], ...] = (
     (abstract.FileDescriptor, ("dataBuffer", "offset", "_isSendBufferFull", "_writeDisconnected", "connected")),
     (tcp.Connection, ("TLS", "doRead", "write", "writeSequence")),
-    (tcp.Port, ("transport", "_fromListeningDescriptor", "startListening", "createInternetSocket")),
+    (tcp.Port, ("transport", "_fromListeningDescriptor", "startListening", "createInternetSocket", "doRead")),
     (tcp.Connector, ("_makeTransport",)),
-    (unix.Port, ("transport", "_fromListeningDescriptor", "startListening")),
+    (unix.Port, ("transport", "_fromListeningDescriptor", "startListening", "doRead")),
     (unix.Connector, ("_makeTransport",)),
 )
 
@@ -137,7 +138,19 @@ class _DirectUnixClient(_Direct, unix.Client):
     pass
 
 
-class _DirectPort(tcp.Port):
+class _Few:
+    """
+    A port that takes few connections in one turn: a herd waits in the kernel's queue, and others are served meanwhile.
+    """
+
+    numberAccepts: int
+
+    def doRead(self) -> None:
+        super().doRead()  # type: ignore[misc]  # the port this class is mixed into
+        self.numberAccepts = min(self.numberAccepts, MOST_ACCEPTED)
+
+
+class _DirectPort(_Few, tcp.Port):
     transport = _DirectServer
 
 
@@ -160,7 +173,7 @@ class _SharedDirectPort(_Shared, _DirectPort):
     pass
 
 
-class _DirectUnixPort(unix.Port):
+class _DirectUnixPort(_Few, unix.Port):
     transport = _DirectUnixServer
 
 
@@ -265,6 +278,7 @@ def accept_waiting(port: IListeningPort, most: int) -> None:
 
 def _listening(port: tcp.Port) -> IListeningPort:
     port.startListening()
+    port.numberAccepts = MOST_ACCEPTED
     return cast(IListeningPort, port)
 
 

@@ -30,8 +30,14 @@ ANSWER_S: Final = 0.02
 LATE_LOOKS: Final = 3
 """How often an answer is given its time anew because this process itself was late to look."""
 
+SILENT_AFTER: Final = 5
+"""For so many times ``answer_s`` a store must have answered nothing to be taken for silent: a busy one is only late."""
+
 SILENT_S: Final = 0.25
-"""How long nobody waits for a store that did not answer in time; then one step is tried again."""
+"""How long nobody waits for a silent store; then one step is tried again."""
+
+KNOWN_PART: Final = 4
+"""From this part of a burst on it is remembered here how much of it is spent: should the store go away, that still holds."""
 
 AGAIN_S: Final = 1.0
 """When whoever is refused because the store is away may try again."""
@@ -119,6 +125,7 @@ class RedisLimiter:
         self._flushing: IDelayedCall | None = None
         self._waiting = 0
         self._silent_until = 0.0
+        self._answered_at = 0.0
         self._told_away = False
 
     def spend(self, charges: Sequence[Charge], told: Told) -> Verdicts | None:
@@ -196,6 +203,7 @@ class RedisLimiter:
         Give everybody what the store said.
         """
         self._waiting -= len(spends)
+        self._answered_at = self._clock.seconds()
         if self._told_away:
             self._told_away = False
             self._event("limits.together", {})
@@ -208,6 +216,8 @@ class RedisLimiter:
             else:
                 again_s = early / _US if unit * charge.cost <= burst else inf
                 verdict = Verdict(False, (burst - spent) // unit, again_s, spent / _US)
+            if spent * KNOWN_PART > burst:
+                self._local.behind(charge, spent / _US)
             self._tell(tell, verdict)
 
     def failed(self, spends: Sequence[_Spend], why: str, *, silent: bool) -> None:
@@ -215,8 +225,9 @@ class RedisLimiter:
         Give everybody what holds without the store.
         """
         self._waiting -= len(spends)
-        if silent:
-            self._silent_until = self._clock.seconds() + SILENT_S
+        now = self._clock.seconds()
+        if silent and now - self._answered_at > SILENT_AFTER * self.answer_s:
+            self._silent_until = now + SILENT_S
         self._tell_away(why)
         for charge, _, tell in spends:
             self._tell(tell, self._without(charge))
