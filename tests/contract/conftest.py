@@ -189,7 +189,11 @@ def _redis_halls(redis: Any) -> Halls:
         await deferLater(reactor, seconds)
 
     return Halls(
-        RedisSessions(redis), RedisInstances(redis), RedisOutbox(redis, "events"), RedisOutbox(redis, "owed"), pass_time
+        RedisSessions(redis, seconds=reactor.seconds),
+        RedisInstances(redis),
+        RedisOutbox(redis, "events"),
+        RedisOutbox(redis, "owed"),
+        pass_time,
     )
 
 

@@ -7,7 +7,7 @@ told of it. A session's id says its partition. Scripts of several partitions lea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from gateway.core.partitions import PARTITIONS, partition_of
@@ -18,6 +18,9 @@ from gateway.redis.scripts import load
 from gateway.redis.session_records import body_of, device_of, facts_of, record_of, tally_of
 
 __all__ = ["RedisSessions"]
+
+QUICKLY_S: Final = 0.1
+"""Answers that took longer say too little of a server's clock."""
 
 _NO_EVENT: Final = Event("", b"")
 _SESSIONS, _SUSPENDED, _HELD, _DEVICES = "sessions", "suspended", "held", "devices"
@@ -30,10 +33,14 @@ class RedisSessions:
 
     Args:
         most: Events that may wait, in all partitions together.
+        seconds: A monotonic clock. With it a step has the time at which it was sent, though a server that
+            hung makes it much later.
     """
 
-    def __init__(self, redis: Store, *, most: int = MOST_EVENTS) -> None:
+    def __init__(self, redis: Store, *, most: int = MOST_EVENTS, seconds: Callable[[], float] | None = None) -> None:
         self._redis = redis
+        self._seconds = seconds
+        self._ahead_s: float | None = None
         self._most = most // PARTITIONS
         self._names: dict[tuple[int, tuple[str, ...]], list[str]] = {}
 
@@ -43,6 +50,19 @@ class RedisSessions:
             names = [self._redis.keys.partition(kind, partition) for kind in kinds]
             self._names[(partition, kinds)] = names
         return names
+
+    def _when(self, ago_s: float) -> int:
+        """When something happened *ago_s* seconds ago, as scripts take it."""
+        if self._seconds is None or self._ahead_s is None:
+            return -_ms(ago_s)
+        return _ms(self._seconds() + self._ahead_s - ago_s)
+
+    def _compare(self, sent_at: float, now_ms: int) -> None:
+        """Learn how far the servers' clock is ahead of ours, if the answer came quickly."""
+        if self._seconds is not None:
+            took_s = self._seconds() - sent_at
+            if took_s < QUICKLY_S:
+                self._ahead_s = now_ms / 1000 - sent_at - took_s / 2
 
     async def open(
         self,
@@ -64,7 +84,7 @@ class RedisSessions:
             self._keys(partition_of(record.id), _SESSIONS, _SUSPENDED, _HELD, _DEVICES, _EVENTS, _OWED, _OVERFLOW),
             [
                 *(record.id, record.instance, record.client, device_of(record), body_of(record), facts_of(record)),
-                *(record.note, _ms(ago_s), int(resume)),
+                *(record.note, self._when(ago_s), int(resume)),
                 *((over.id, over.client) if over is not None else ("", "")),
                 *(event.id, event.data, resumed.id, resumed.data, self._most, MOST_OF_DEVICE),
                 *beside,
@@ -92,7 +112,7 @@ class RedisSessions:
         done: int = await self._redis.run(
             load("session_suspend"),
             self._keys(partition_of(session), _SESSIONS, _SUSPENDED, _HELD, _EVENTS, _OVERFLOW),
-            [session, client, _ms(window_s), cause, _ms(ago_s), event.id, event.data, self._most, past],
+            [session, client, _ms(window_s), cause, self._when(ago_s), event.id, event.data, self._most, past],
         )
         return done == 1
 
@@ -104,7 +124,7 @@ class RedisSessions:
         done: int = await self._redis.run(
             load("session_close"),
             self._keys(partition_of(session), _SESSIONS, _SUSPENDED, _HELD, _DEVICES, _EVENTS, _OVERFLOW),
-            [session, client, _ms(ago_s), event.id, event.data, self._most],
+            [session, client, self._when(ago_s), event.id, event.data, self._most],
         )
         return done == 1
 
@@ -131,10 +151,13 @@ class RedisSessions:
         List the sessions that nobody resumed in time.
         """
         script = load("session_lapsing")
+        sent_at = self._seconds() if self._seconds is not None else 0.0
         replies = await together(
             self._redis.run(script, self._keys(n, _SESSIONS, _SUSPENDED), [limit]) for n in partitions
         )
-        return [record for reply in replies for record in _records(reply)]
+        if replies:
+            self._compare(sent_at, replies[0][0])
+        return [record for reply in replies for record in _records(reply[1:])]
 
     async def lapse(self, ends: Sequence[tuple[SessionRecord, Event | None]]) -> Sequence[SessionRecord]:
         """

@@ -53,7 +53,7 @@ def redis_stores(
     return Stores(
         broker=RedisBroker(redis, wall, fresh, odd),
         presence=RedisPresence(redis, clock, lease_s=lease_s, failed=failed),
-        sessions=RedisSessions(redis, most=most_events),
+        sessions=RedisSessions(redis, most=most_events, seconds=clock.seconds),
         idempotency=RedisIdempotency(redis),
         bus=RedisBus(redis, clock, living, failed),
         instances=instances,

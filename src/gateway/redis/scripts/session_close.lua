@@ -1,6 +1,6 @@
 -- Ends a session, open or suspended, if it is still this client's.
 -- KEYS  1 sessions, 2 suspended, 3 held, 4 devices, 5 events, 6 overflow: see session_open
--- ARGV  1 id, 2 client, 3 ms ago, 4 event's id or empty, 5 its data, 6 most events
+-- ARGV  1 id, 2 client, 3 when, 4 event's id or empty, 5 its data, 6 most events
 -- Returns 1 to exactly one caller, else 0
 -- Cost  O(log(sessions of the partition) + sessions of the device)
 local PARTS = "^.\t([^\t]*)\t([^\t]*)\t%d*\t%d*\t[^\t]*\t(%d*)\t([^\n]*)\n[^\n]*\n[^\n]*\n(%d+)\t"
@@ -29,8 +29,9 @@ if ARGV[4] ~= "" then
     redis.call("HINCRBY", KEYS[6], "events", 1)
   else
     local time = redis.call("TIME")
-    local at = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[3])
-    local when = string.format("%.0f", at)
+    local now, at = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[3])
+    local ended = math.min(at > 0 and at or now + at, now)
+    local when = string.format("%.0f", ended)
     redis.call("XADD", KEYS[5], "*", "i", ARGV[4], "s", ARGV[1], "t", when, "b", started, "r", resumes, "d", ARGV[5])
   end
 end

@@ -1,17 +1,19 @@
 -- Opens a session, or goes on with one that the same device lost; with what is to be told of it, in one step.
 -- KEYS  1 sessions (hash: id to record), 2 suspended (zset: id by ms), 3 held (zset: «instance TAB id»), 4 devices (hash),
 --       5 events (stream), 6 owed (stream), 7 overflow (hash: how many did not fit)
--- ARGV  1 id, 2 instance, 3 client, 4 device's digest or empty, 5 body, 6 facts, 7 note, 8 ms ago, 9 1 if earlier ones are looked at,
+-- ARGV  1 id, 2 instance, 3 client, 4 device's digest or empty, 5 body, 6 facts, 7 note, 8 when, 9 1 if earlier ones are looked at,
 --       10 session to take over by force, 11 its client, 12 event's id, 13 its data, 14 and 15 the same if one goes on,
 --       16 most events, 17 most sessions of a device, 18... open sessions that are known to be held
 -- Returns {"new" or "goes on", id, record} or {"contested", id, record, ...}
 -- Cost  O(the newest sessions of the device)
+-- When something happened is in ms of this server's clock, or 0 and less: so long ago. Never later than now.
 -- A record: state, instance, client, seen, until, cause, start, device between tabs; body, facts, «resumes TAB past» and note on
 -- lines of their own. An entry of a stream: i its id, s session, t when, b when that began, r its resumes, d data.
 local PARTS = "^(.)\t([^\t]*)\t([^\t]*)\t(%d*)\t(%d*)\t([^\t]*)\t(%d*)\t([^\n]*)\n([^\n]*)\n([^\n]*)\n(%d+)\t([^\n]*)\n(.*)$"
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local began = now - tonumber(ARGV[8])
+local began = tonumber(ARGV[8])
+began = math.min(began > 0 and began or now + began, now)
 local device = ARGV[4]
 
 local function tell(stream, name, id, session, at, started, resumes, data)

@@ -1,6 +1,6 @@
 -- Lets an open session be taken over for a while, if it is still this client's.
 -- KEYS  1 sessions, 2 suspended, 3 held, 4 events, 5 overflow: see session_open
--- ARGV  1 id, 2 client, 3 window in ms, 4 cause, 5 ms ago, 6 event's id or empty, 7 its data, 8 most events, 9 what its connections did
+-- ARGV  1 id, 2 client, 3 window in ms, 4 cause, 5 when, 6 event's id or empty, 7 its data, 8 most events, 9 what its connections did
 -- Returns 1, or 0 if nothing was done
 -- Cost  O(log(sessions of the partition))
 local PARTS = "^(.)\t([^\t]*)\t([^\t]*)\t%d*\t%d*\t[^\t]*\t(%d*)\t([^\n]*)\n([^\n]*)\n([^\n]*)\n(%d+)\t"
@@ -10,7 +10,8 @@ if state ~= "o" or client ~= ARGV[2] then
   return 0
 end
 local time = redis.call("TIME")
-local lost = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[5])
+local now, at = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[5])
+local lost = math.min(at > 0 and at or now + at, now)
 local seen, till = string.format("%.0f", lost), string.format("%.0f", lost + tonumber(ARGV[3]))
 local head = { "s", instance, client, seen, till, ARGV[4], started, device }
 local lines = { table.concat(head, "\t"), body, facts, resumes .. "\t" .. ARGV[9], "" }
