@@ -49,7 +49,7 @@ from gateway.reloading import Reloading
 from gateway.routing import Wiring, matching, own_paths
 from gateway.storage import Storage
 from gateway.telemetry.access import AccessLog
-from gateway.telemetry.logs import Logs
+from gateway.telemetry.logs import Logs, tell
 from gateway.telemetry.metrics import Metrics, package_version
 from gateway.tracing import Tracing
 from gateway.upstream.asking import Asking
@@ -394,7 +394,7 @@ class Gateway:
 
     def _event(self, event: str, fields: dict[str, Any]) -> None:
         self.metrics.saw(event, fields)
-        self.log.warning(event, **fields)
+        tell(self.log, event, fields)
 
     def _task_failed(self, name: str, failure: Failure) -> None:
         self.log.error("background.failed", task=name, exception=failure.getTraceback())

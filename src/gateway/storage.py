@@ -29,6 +29,7 @@ from gateway.ports.limits import RateLimiter
 from gateway.ports.stores import Stores
 from gateway.spool.file import SpoolFile
 from gateway.spool.keeping import BEAT_S, FileSpool
+from gateway.telemetry.logs import tell
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tally import Series
 from gateway.upstream.tls import client_options
@@ -217,11 +218,7 @@ class Storage:
             self._timing.observe(seconds)
 
     def _event(self, name: str, fields: dict[str, Any]) -> None:
-        level = self._log.info if name in _USUAL else self._log.warning
-        level(name, **fields)
-
-
-_USUAL: Final = frozenset(("store.connected", "limits.together", "spool.taken_back", "spool.mended", "spool.in_time"))
+        tell(self._log, name, fields)
 
 
 def _fresh() -> str:

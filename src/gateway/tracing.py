@@ -22,6 +22,7 @@ from twisted.web.http_headers import Headers
 from gateway.config.sections import Tracing as Section
 from gateway.config.sections import Upstream
 from gateway.core.message import Header
+from gateway.telemetry.logs import tell
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.otlp import MOST_ANSWER, GrpcSender, HttpSender, Posted
 from gateway.telemetry.outgoing import Outgoing, Queue, Sender, Unsent
@@ -107,8 +108,7 @@ class Tracing:
         )
 
     def _told(self, otlp: str, event: str, fields: dict[str, Any]) -> None:
-        tell = self._log.info if event == "tracing.resumed" else self._log.warning
-        tell(event, otlp=otlp, **fields)
+        tell(self._log, event, {"otlp": otlp, **fields})
 
     async def stop(self) -> None:
         """

@@ -13,7 +13,7 @@ from gateway.node.rulebook import ChannelRule, json_of
 if TYPE_CHECKING:
     from gateway.node.client import Client
 
-__all__ = ["channel_facts", "client_facts", "command_facts", "with_channel"]
+__all__ = ["channel_facts", "client_facts", "command_facts", "ids_of", "with_channel"]
 
 MOST_KEY = 128
 """Longest idempotency key of a client; a longer one is none."""
@@ -37,6 +37,22 @@ def client_facts(client: Client) -> dict[str, Any]:
         },
         "session": {"id": client.session.id if client.session is not None else ""},
     }
+
+
+def ids_of(client: Client) -> dict[str, str]:
+    """
+    By what a line of the log is found among others: the connection, its session, user, opening request and trace.
+    """
+    opening, session = client.opening, client.session
+    found = {
+        "client": client.id,
+        "session": session.id if session is not None else "",
+        "user": client.user,
+        "address": opening.address,
+        "request_id": opening.request_id,
+        "trace_id": opening.trace.trace_id if opening.trace is not None else "",
+    }
+    return {name: text for name, text in found.items() if text}
 
 
 def channel_facts(client: Client, match: ChannelMatch[ChannelRule], data: bytes | None = None) -> dict[str, Any]:

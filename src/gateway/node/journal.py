@@ -230,6 +230,7 @@ class HttpJournal:
         self._log.error(
             "request.crashed",
             request_id=exchange.request_id,
+            trace_id=exchange.trace.trace_id if exchange.trace is not None else "",
             route=exchange.route.name if exchange.route is not None else _NO_ROUTE,
             exception=failure.getTraceback(),
         )

@@ -28,6 +28,7 @@ from gateway.node.background import Background
 from gateway.node.client import Client
 from gateway.node.cluster import Cluster
 from gateway.node.drain import flushed
+from gateway.node.facts import ids_of
 from gateway.node.holders import Holders
 from gateway.node.hub import Hub
 from gateway.node.identities import Identities
@@ -45,6 +46,7 @@ from gateway.ports.clients import ClientTransport, Opening
 from gateway.ports.identity import Authenticator, Revocations
 from gateway.ports.stores import Stores
 from gateway.telemetry.realtime import RealtimeMetrics
+from gateway.telemetry.seldom import Seldom
 from gateway.telemetry.spans import Spans
 
 __all__ = ["RealtimeNode"]
@@ -132,6 +134,7 @@ class RealtimeNode:
         self.streaming: dict[str, Client] = {}
         self.identities = Identities(authenticator, revocations, wall, metrics.auth_failures.inc, rates.failed)
         self._wheel: Wheel[Client] = Wheel(SLOT_S)
+        self._seldom = Seldom(clock.seconds)
         self.background = Background(clock, self._task_failed)
         self.presence = Presence(
             stores.presence, instance=instance, seconds=clock.seconds, hold_s=self._hold_s, count=metrics.place
@@ -373,26 +376,23 @@ class RealtimeNode:
             command.span.end(outcome)
 
     def malformed(self, client: Client, reason: str) -> None:
-        """
-        Log a frame that is not of the dialect.
-        """
+        """Log a frame that is not of the dialect."""
         self.metrics.malformed.inc(client.transport.kind)
-        self.log.info("client.malformed", client=client.id, address=client.opening.address, reason=reason[:200])
+        self.log.info("client.malformed", **ids_of(client), reason=reason[:200])
 
     def crashed(self, client: Client, failure: Failure) -> None:
         """Report a fault of our own."""
-        self.log.error("client.crashed", client=client.id, user=client.user, exception=failure.getTraceback())
+        self.log.error("client.crashed", **ids_of(client), exception=failure.getTraceback())
 
     def fact_lost(self, kind: str, why: str) -> None:
         """Count a fact that will not be told."""
         self.metrics.facts_lost.inc(kind, why)
-        self.log.warning("fact.lost", kind=kind, why=why)
+        if times := self._seldom.times(kind, why):
+            self.log.warning("fact.lost", kind=kind, why=why, times=times)
 
     def _task_failed(self, name: str, failure: Failure) -> None:
         self.log.error("background.failed", task=name, exception=failure.getTraceback())
 
     def spawn(self, name: str, coroutine: Any) -> None:
-        """
-        Run a coroutine that nobody waits for.
-        """
+        """Run a coroutine that nobody waits for."""
         self.background.spawn(name, coroutine)

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from gateway.core.privacy import WHOLE, Privacy
 from gateway.telemetry.sink import Sink
 
-__all__ = ["Logs", "LogsBridge"]
+__all__ = ["Logs", "LogsBridge", "tell"]
 
 MAX_TEXT = 4096
 """Longest text value in a line; longer ones are cut and marked."""
@@ -47,8 +47,27 @@ _TWISTED_LEVELS = {
     LogLevel.critical: "critical",
 }
 _PEOPLE = {"address": "address", "peer": "address", "user": "user", "subject": "user"}
+_WELL = frozenset(
+    (
+        "limits.together",
+        "spool.in_time",
+        "spool.mended",
+        "spool.taken_back",
+        "store.connected",
+        "tracing.resumed",
+        "upstream.healthy",
+        "upstream.readmitted",
+    )
+)
 # twistd finds its plugins without their cache too; a read-only installation is nothing to report.
 _NOISE = ("Starting factory", "Stopping factory", "Unable to write to plugin cache")
+
+
+def tell(log: Any, event: str, fields: Mapping[str, Any]) -> None:
+    """
+    Write to *log*, a structlog logger, that a state has changed: at ``info`` if all is well again, else at ``warning``.
+    """
+    (log.info if event in _WELL or fields.get("state") == "closed" else log.warning)(event, **fields)
 
 
 def _bounded(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
