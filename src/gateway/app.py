@@ -48,6 +48,7 @@ from gateway.ports.http import Exchange
 from gateway.reloading import Reloading
 from gateway.routing import Wiring, matching, own_paths
 from gateway.storage import Storage
+from gateway.supporting import Supporting
 from gateway.telemetry.access import AccessLog
 from gateway.telemetry.logs import Logs, tell
 from gateway.telemetry.metrics import Metrics, package_version
@@ -167,13 +168,12 @@ class Gateway:
             crashed=self._crash,
             opened=lambda exchange: self.recorded.opened(exchange, reactor.seconds()),
         )
+        self.supporting = Supporting(self)
         self.limiting = Limiting(self.live.node.rates, reactor, self.metrics)
 
         self.api_keys = ApiKeys(config.admin_key)
-        self.api: ApiServer | None = None
-        if config.listen.api is not None:
-            failed = partial(self._task_failed, "server_api")
-            self.api = ApiServer(reactor, self.live.operations, self.api_keys, config.listen.api, failed)
+        at, failed = config.listen.api, partial(self._task_failed, "server_api")
+        self.api = ApiServer(reactor, self.live.operations, self.api_keys, at, failed) if at is not None else None
 
     async def start(self) -> None:
         """
@@ -198,14 +198,13 @@ class Gateway:
             self.edge, config.limits, reactor, server=config.server, capacity=capacity, wall=self.wall
         )
         self.site.configure(config.limits, self.edge.plan.browsers)
-        self.listening: Listening = await listen(
-            reactor, config.listen.clients, self.site, shared=config.listen.workers > 1
-        )
-        self.admin = AdminPort(
-            self.part.tells(self._operations()), config.listen, config.admin_key, server_api_pages(self.live.operations)
-        )
+        shared = config.listen.workers > 1
+        self.listening: Listening = await listen(reactor, config.listen.clients, self.site, shared=shared)
+        pages = {**server_api_pages(self.live.operations), **self.supporting.pages()}
+        self.admin = AdminPort(self.part.tells(self._operations()), config.listen, config.admin_key, pages)
         try:
             await self.admin.open(reactor)
+            await self.supporting.open()
             if self.api is not None:
                 self.api.start()
         except BaseException:
@@ -335,6 +334,7 @@ class Gateway:
         self._listens = False
         if self.api is not None:
             await self.api.stop()
+        await self.supporting.close()
         await self.admin.close()
         await self.live.stop()
         await self.background.stop()

@@ -14,6 +14,7 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
+from getpass import getpass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,10 +27,14 @@ from gateway.config.sections import Issuer
 from gateway.config.units import format_duration, parse_duration
 from gateway.core.path import canonical
 from gateway.core.problems import Problem
+from gateway.ctl import CannotAsk
+from gateway.ctl import add_arguments as add_ctl_arguments
+from gateway.ctl import run as ask
 
 __all__ = ["main"]
 
 DISTRIBUTION = "twistd-gateway"
+SHORTEST_PASSWORD = 12
 
 _EPILOG = """\
 To serve a configuration: twistd -n gateway --config FILE
@@ -166,6 +171,29 @@ def _token(options: argparse.Namespace) -> int:
     if options.kid is not None:
         headers["kid"] = options.kid
     print(_signed(issuer, claims, headers))
+    return 0
+
+
+def _ctl(options: argparse.Namespace) -> int:
+    try:
+        ask(options)
+    except CannotAsk as cannot:
+        raise _No(str(cannot)) from cannot
+    return 0
+
+
+def _console_password(_: argparse.Namespace) -> int:
+    from gateway.core.passwords import SALT_BYTES, hashed  # noqa: PLC0415
+
+    if sys.stdin.isatty():
+        password = getpass("Password: ")
+        if getpass("Again: ") != password:
+            raise _No("they differ")
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if len(password) < SHORTEST_PASSWORD:
+        raise _No(f"a password has at least {SHORTEST_PASSWORD} signs")
+    print(hashed(password, secrets.token_bytes(SALT_BYTES)))
     return 0
 
 
@@ -315,6 +343,21 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--ttl", type=_ttl, default=3600.0, metavar="TIME", help="how long it lasts: 30s, 5m, 1h (default)")  # fmt: skip
     made.add_argument("--issuer", metavar="ISS", help="which issuer signs, where several can")
     made.add_argument("--kid", metavar="ID", help="the key's id, where the issuer publishes several")
+    made = command(
+        "ctl",
+        _ctl,
+        "ask a running gateway, and all instances with it: who, session, channel, top, kick and more",
+        "What the console's\nverbs tell, over the admin port; see docs/console.md.\n\nexample: gateway ctl who alice --json",
+        file=False,
+    )
+    add_ctl_arguments(made)
+    command(
+        "console-password",
+        _console_password,
+        "hash a password for the console's users file",
+        "It is asked for, or read from standard input.",
+        file=False,
+    )
     command("schema", _schema, "print the JSON Schema of the configuration, for editors", file=False)
     command("version", _version, "print the version", file=False)
     return parser

@@ -78,6 +78,8 @@ class Reloading:
         change_listeners, restart = gateway.listening.prepare(config.listen.clients)
         change_keys = gateway.keys.prepare(config.auth)
         gateway.load_revocations(config)
+        change_console, restart_console = gateway.supporting.prepare(config)
+        restart += restart_console
         if config.listen.workers != gateway.config.listen.workers:
             restart.append("listen.workers")
         events, before_events = config.events, gateway.config.events
@@ -91,6 +93,7 @@ class Reloading:
         restart += [f"log.{key}" for key in _LOG_KEYS if getattr(config.log, key) != getattr(before, key)]
 
         def change() -> None:
+            change_console()
             before, gateway.config = gateway.config, config
             change_backends()
             change_calls()

@@ -18,7 +18,7 @@ from gateway.config.sections import Config
 from gateway.config.shape import section
 from gateway.config.walk import Walk
 
-__all__ = ["Config", "ConfigErrors", "Fault", "load", "parse", "read"]
+__all__ = ["Config", "ConfigErrors", "Fault", "load", "parse", "read", "syntax_fault"]
 
 _where = re.compile(r"(.*) \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)", re.DOTALL).fullmatch
 
@@ -70,7 +70,7 @@ def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
         raw = tomllib.loads(text)
         positions = scan(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigErrors(source, [_syntax(error, text)]) from error
+        raise ConfigErrors(source, [syntax_fault(error, text)]) from error
     except RecursionError as error:
         raise ConfigErrors(source, [Fault(1, 1, "", "arrays or tables are nested too deeply")]) from error
     walk = Walk(positions, environ, Path(source).absolute().parent)
@@ -81,7 +81,7 @@ def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
     return replace(config, source=source, digest=sha256(text.encode()).hexdigest()[:12])
 
 
-def _syntax(error: tomllib.TOMLDecodeError, text: str) -> Fault:
+def syntax_fault(error: tomllib.TOMLDecodeError, text: str) -> Fault:
     """
     Place what ``tomllib`` found; before Python 3.14 the position stands in its message alone.
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.config.browser_sections import Cors, Headers
+from gateway.config.console_section import Console
 from gateway.config.events_section import Events
 from gateway.config.fields import KIB, Network, Secret
 from gateway.config.fields import key as _
@@ -31,6 +32,7 @@ __all__ = [
     "Certificate",
     "Channel",
     "Config",
+    "Console",
     "Cors",
     "Events",
     "Headers",
@@ -306,6 +308,7 @@ class Config:
     admin_key: tuple[AdminKey, ...] = field(default=(), metadata=_("Keys of the admin port.", at="admin.key"))
     cors: Cors = field(default_factory=Cors, metadata=_("Pages of other origins."))
     headers: Headers = field(default_factory=Headers, metadata=_("Headers that protect browsers."))
+    console: Console = field(default_factory=Console, metadata=_("The support console."))
     log: Log = field(default_factory=Log, metadata=_("The log."))
     tracing: Tracing = field(default_factory=Tracing, metadata=_("Traces."))
     privacy: Privacy = field(default_factory=Privacy, metadata=_("How people are written down."))

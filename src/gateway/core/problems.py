@@ -56,6 +56,7 @@ CATALOGUE: Final = _kinds(
     Kind("forbidden", 403, "The caller may not do this", "UAZ"),
     Kind("origin_refused", 403, "Pages of this origin may not connect", "UAZ"),
     Kind("no_session", 404, "There is no such session here", "NR"),
+    Kind("command_failed", 409, "The command was not done", "BR"),
     Kind("no_route", 404, "No route has this path", "NR"),
     Kind("method_not_allowed", 405, "The path does not take this method", "NR"),
     Kind("request_timeout", 408, "The request did not arrive in time", "RT"),

@@ -134,6 +134,12 @@ class Acts:
             Info: self._info,
         }
 
+    def also(self, kind: type[Act], do: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
+        """
+        Do acts of one more *kind* with *do*.
+        """
+        self._does[kind] = do
+
     async def do(self, act: Act) -> Any:
         """
         Do *act*; what it tells are plain values.

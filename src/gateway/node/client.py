@@ -21,6 +21,7 @@ from gateway.core.outbox import Outbox
 from gateway.core.publications import ClientInfo
 from gateway.core.session_use import SessionUse
 from gateway.core.verdicts import CLEAN_CODES, ClientError, CloseReason, Closing, UnsubscribeReason, reconnects
+from gateway.node.answered import answered
 from gateway.node.connecting import connect
 from gateway.node.facts import client_facts
 from gateway.node.lanes import Lanes
@@ -201,7 +202,7 @@ class Client:
         """
         Reply to *command*; those who must be sure that nothing comes before the reply do it themselves.
         """
-        self.node.answered(command, "ok")
+        answered(self, command, "ok")
         if command.id:
             self.send(self.transport.form.dialect.reply(command.id, result))
 
@@ -209,7 +210,7 @@ class Client:
         """
         Reply to *command* that it failed.
         """
-        self.node.answered(command, str(error.code))
+        answered(self, command, str(error.code))
         self.flight.append((self.node.seconds(), f"error {error.code}", ""))
         if command.id:
             self.send(self.transport.form.dialect.error(command.id, error))

@@ -95,6 +95,38 @@ class Cluster:
 
         return answer
 
+    def also(self, kind: type[Act], do: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
+        """
+        Do acts of one more *kind* with *do*, for others too; before ``join``.
+        """
+        self._acts.also(kind, do)
+        self._bus.answer(kind.__name__.lower(), self._answering(msgspec.msgpack.Decoder(kind).decode))
+
+    async def of(self, instance: str, act: Act) -> Any:
+        """
+        Do *act* on one *instance*.
+
+        Raises:
+            ClientError: it could not be done there, or nobody of that name answers.
+            StoreUnavailable: it could not be done here.
+        """
+        if instance == self._node.instance:
+            return await self._acts.do(act)
+        name = type(act).__name__.lower()
+        told = await self._bus.ask(instance, name, _encode(act), ANSWER_S)
+        answer = told.answers.get(instance)
+        if answer is None:
+            self._node.metrics.silent.inc(name)
+            raise ClientError(ErrorCode.NOT_AVAILABLE, f"{instance} does not answer", temporary=True)
+        try:
+            outcome = _outcome(answer)
+        except msgspec.DecodeError:
+            raise ClientError(ErrorCode.NOT_AVAILABLE, f"{instance} is of another release") from None
+        if outcome.error is not None:
+            code, text, temporary = outcome.error
+            raise ClientError(code, text, temporary=temporary)
+        return outcome.value
+
     async def do(self, act: Act) -> Everywhere:
         """
         Do *act* here and on every other instance at the same time; never hangs.

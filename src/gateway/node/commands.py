@@ -14,6 +14,7 @@ from gateway.core import commands as c
 from gateway.core.channels import ChannelMatch
 from gateway.core.gcra import spend
 from gateway.core.verdicts import ClientError, ErrorCode
+from gateway.node.answered import answered
 from gateway.node.calling import call_method
 from gateway.node.facts import channel_facts, command_facts
 from gateway.node.rulebook import ChannelRule, field_of
@@ -71,6 +72,8 @@ def _publish(node: RealtimeNode, client: Client, command: c.Command) -> Coroutin
     assert isinstance(request, c.Publish)
     match = matched(node, request.channel)
     rule = match.rule
+    if node.rates.muted.users:
+        node.rates.muted.check(client.user)
     if rule.publish is None:
         raise ClientError(ErrorCode.PERMISSION_DENIED)
     if len(request.data) > rule.max_message_bytes:
@@ -171,7 +174,7 @@ def _send(node: RealtimeNode, client: Client, command: c.Command) -> Coroutine[A
     assert isinstance(request, c.Send)
     method = node.rules.method("send")
     if method is None:
-        node.answered(command, "unheard")
+        answered(client, command, "unheard")
         return None
     return _sent(node, client, request, command)
 

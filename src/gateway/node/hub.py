@@ -26,6 +26,7 @@ from gateway.node.realtime_spans import tell_deliveries
 from gateway.node.room import MOST_TOGETHER, UNKNOWN, Group, Room, pieces
 from gateway.node.rulebook import ChannelRule
 from gateway.node.subscription import Subscription
+from gateway.node.taps import Taps
 from gateway.ports.realtime import Broker, StoreUnavailable
 from gateway.telemetry.spans import Spans
 
@@ -46,8 +47,7 @@ class Hub:
         insufficient: Called with a subscription whose sequence was broken: it must begin anew.
         came: Called with a room, a user's connection, and whether it came or went.
         counted: Called after each fan-out with the channels' pattern, deliveries, bytes, and seconds since it came.
-        spawn: Runs a coroutine that nobody waits for, under a name.
-        random: Evenly from 0 to 1.
+        spawn: Runs a coroutine that nobody waits for, under a name; *random*: evenly from 0 to 1.
         check_s: How often the position of a quiet channel is compared with the store's; 0: never.
     """
 
@@ -65,6 +65,7 @@ class Hub:
         spans: Spans,
     ) -> None:
         self.rooms: dict[str, Room] = {}
+        self.taps = Taps(clock.seconds)
         self._broker = broker
         self._clock = clock
         self._seconds = clock.seconds
@@ -225,6 +226,8 @@ class Hub:
         room = self.rooms.get(channel)
         if room is None:
             return
+        if self.taps.on is not None:
+            self.taps.published(channel, publication)
         offset = publication.offset
         if offset:
             if (offset != room.offset + 1 or epoch != room.epoch) and room.offset != UNKNOWN:
@@ -313,15 +316,14 @@ class Hub:
             self._send(room, pending, room.since)
 
     def _send(self, room: Room, publications: Sequence[Publication], since: float) -> None:
-        channel = room.name
         began = self._seconds() if self._spans.on else 0.0
         size = 0
         for form, group in list(room.groups.items()):
             encode = form.dialect.publication
             if len(publications) == 1:
-                frame = form.frame(encode(channel, publications[0]))
+                frame = form.frame(encode(room.name, publications[0]))
             else:
-                frame = b"".join([form.frame(encode(channel, publication)) for publication in publications])
+                frame = b"".join([form.frame(encode(room.name, publication)) for publication in publications])
             size += len(frame) * (len(group.direct) + len(group.queued))
             group.send(frame, publications)
         ended = self._seconds()

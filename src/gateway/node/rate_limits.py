@@ -19,6 +19,7 @@ from gateway.core.address import group
 from gateway.core.gcra import spend
 from gateway.core.rate_headers import wait_s
 from gateway.core.verdicts import ClientError, CloseReason, ErrorCode, Refused
+from gateway.node.muted import Muted
 from gateway.node.plan import Pause
 from gateway.node.rate_policies import Policy, ordered, whose
 from gateway.ports.limits import Charge, LocalLimiter, RateLimiter, Verdict, Verdicts
@@ -112,6 +113,7 @@ class RateLimits:
         known: Those of requests whose route and caller are known.
         connects_by_address: Those of openings that need no caller.
         connects: The other ones.
+        muted: Who may not publish for a while.
         tells: Also answers that are let through say what is left.
     """
 
@@ -125,6 +127,7 @@ class RateLimits:
         self._together = shared is not local
         self._blocked: dict[str, tuple[float, Policy]] = {}
         self.forgotten = 0
+        self.muted = Muted(seconds)
         self.configure(Limits())
 
     def configure(self, section: Limits) -> None:

@@ -367,14 +367,6 @@ class RealtimeNode:
             if client.identity is not None and self.identities.is_revoked(client.identity):
                 client.close(CloseReason.INVALID_TOKEN.closing)
 
-    def answered(self, command: c.Command, outcome: str) -> None:
-        """
-        Count a command that was answered, and tell of it if it is recorded.
-        """
-        self.metrics.commands.inc(type(command.request).__name__, outcome)
-        if command.span is not None:
-            command.span.end(outcome)
-
     def malformed(self, client: Client, reason: str) -> None:
         """Log a frame that is not of the dialect."""
         self.metrics.malformed.inc(client.transport.kind)

@@ -92,6 +92,8 @@ def gone(node: RealtimeNode, client: Client, closing: Closing, *, abnormal: bool
     withdraw(node, client)
     node.opening.pop(client, None)
     node.metrics.closed.inc(client.transport.kind, str(closing.code))
+    if node.hub.taps.on is not None:
+        node.hub.taps.closed(client, closing.code, closing.reason)
     record = client.session
     lost = abnormal and was_connected and record is not None
     for subscription in list(client.subscriptions.values()):

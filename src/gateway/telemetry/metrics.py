@@ -143,6 +143,12 @@ class Metrics:
         self.build.info({"version": package_version(), "python": platform.python_version()})
         self.config_info = Reading("gateway_config_info", "1 for the configuration in force.", ("digest",))
 
+        # The support console.
+        self.console_commands = Tally(
+            "gateway_console_commands", "Commands given to the console, by what became of them.", ("verb", "outcome")
+        )
+        self.console_logins = Tally("gateway_console_logins", "Who came to the console.", ("over", "outcome"))
+
         # Workers, told by their parent.
         self.worker_up = Reading("gateway_worker_up", "1 while a worker serves.", ("worker",))
         self.worker_ends = Tally("gateway_worker_ends", "Ends of workers that nobody asked for.", ("worker", "how"))

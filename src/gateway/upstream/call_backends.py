@@ -16,6 +16,7 @@ from gateway.config.sections import Upstream
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 from gateway.upstream.calls import GrpcUpstream
+from gateway.upstream.cluster import Cluster
 from gateway.upstream.descriptors import Schema, SchemaError, event_schema, load_schema, schema_from_files
 
 __all__ = ["CallBackends"]
@@ -172,6 +173,12 @@ class CallBackends:
         Whether some backend tells its descriptors itself.
         """
         return any(known.section.reflection for known in self._known.values())
+
+    def clusters(self) -> list[Cluster[Any]]:
+        """
+        List all, for the console.
+        """
+        return [known.upstream.cluster for known in self._known.values()]
 
     def describe(self) -> list[dict[str, Any]]:
         """

@@ -180,6 +180,8 @@ class _Handler:
                 answer = page.chosen(exchange.head.fields.get(b"accept", b""))
             elif page.traced is not None:
                 answer = page.traced(key, body, read(exchange.head))
+            elif page.placed is not None:
+                answer = page.placed(key, body, exchange.peer.host)
             else:
                 answer = page.answer(key, body)
         except Exception:  # Whatever fails behind a page, its asker gets an answer and the log the traceback.

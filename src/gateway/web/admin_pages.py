@@ -50,6 +50,7 @@ class Page:
         method: ``GET`` answers ``HEAD`` too.
         scope: What a key must be allowed; empty: any key will do; None: no key is needed.
         answer: From the key and the request's body, now or later; may raise or fail with ``Problem``.
+        placed: The same for pages that must know from where they are asked, with that address as well.
         traced: The same for pages whose asker's trace is continued, from that as well.
         chosen: The same for pages that have several forms, from what the asker accepts.
     """
@@ -59,6 +60,7 @@ class Page:
     answer: Callable[[Key, bytes], Answer | Deferred[Answer]]
     traced: Callable[[Key, bytes, TraceContext | None], Deferred[Answer]] | None = None
     chosen: Callable[[bytes], Answer | Deferred[Answer]] | None = None
+    placed: Callable[[Key, bytes, str], Deferred[Answer]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from gateway.app import Gateway
 from gateway.config.load import parse
-from gateway.config.sections import Config
+from gateway.config.sections import Config, Console
 from gateway.part import Part
 from gateway.reloading import REFUSALS, Change
 from gateway.telemetry.logs import Logs
@@ -168,4 +168,4 @@ class Child:
 def _without_operators(config: Config) -> Config:
     """Leave out what the parent does, and share the clients' port also if the file speaks of one worker by now."""
     listen = replace(config.listen, admin=(), metrics=(), api=None, workers=max(2, config.listen.workers))
-    return replace(config, listen=listen)
+    return replace(config, listen=listen, console=Console())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gateway.config.checks import (
     browsers,
+    console,
     events,
     files,
     identity,
@@ -32,6 +33,7 @@ def check(config: Config, walk: Walk) -> None:
     Report on *walk* everything that does not fit.
     """
     listening.check(config, walk)
+    console.check(config, walk)
     identity.check(config, walk)
     upstreams.check(config, walk)
     routes.check(config, walk)
