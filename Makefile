@@ -9,7 +9,7 @@ MINUTES ?= 60
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test lint format docs constraints conformance fuzz soak bench bench-peers test-figures clean-figures clean
+.PHONY: help demo demo-cluster test lint format docs constraints conformance fuzz audit soak bench bench-peers test-figures clean-figures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -74,9 +74,22 @@ conformance: $(STAMP) $(SUITE) ## raw HTTP, and the cases of the Autobahn|Testsu
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/web tests/ws $(ARGS)
 	$(BIN)/python -W ignore -m tests.conformance.autobahn_cases $(SUITE)
 
-fuzz: $(STAMP) ## the property tests again and again, each time with other input (MINUTES=60)
+fuzz: $(STAMP) ## strangers' bytes by the hour (MINUTES=60): led by what code they reach, then the property tests again and again
 	@end=$$((SECONDS + 60 * $(MINUTES))); \
+	if $(PIP) install --only-binary atheris --constraint constraints.txt --editable '.[dev,fuzz]'; then \
+	  $(BIN)/python -m tests.fuzz.run --minutes $$(( ($(MINUTES) + 1) / 2 )) || exit 1; \
+	else echo "atheris has no build for $$($(BIN)/python -V): property tests alone"; fi; \
 	while [ $$SECONDS -lt $$end ]; do $(BIN)/python -m pytest -q -n $(WORKERS) -m hypothesis $(ARGS) || exit 1; done
+
+AUDIT := .run/audit/.installed
+
+$(AUDIT): .ci/audit.txt
+	@$(PYTHON) -m venv .run/audit
+	@.run/audit/bin/python -m pip -qq --disable-pip-version-check --no-input install --requirement .ci/audit.txt
+	@touch $@
+
+audit: $(STAMP) $(AUDIT) ## known holes in what is installed, and a list of it (.run/sbom.json); says so where nobody can be asked
+	@.run/audit/bin/python .ci/audit.py .run/audit/bin constraints.txt $(BIN)/python .run/sbom.json
 
 soak: $(STAMP) ## hours of mixed load against one gateway (MINUTES=60), and what it leaves behind
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
