@@ -2,7 +2,7 @@
 ``python -m bench.soak --minutes 60``: mixed load for a long time, and what is left of it.
 
 Every few seconds something else: keep-alive requests, big answers, requests without a token, clients that
-hang up in the middle, clients that send half a head and stay. Resident memory and descriptors are
+hang up in the middle, clients that send half a head and stay, ten thousand that say nothing. Resident memory and descriptors are
 sampled; what counts is that they are at the end what they were after the first tenth.
 """
 
@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import signal
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -29,6 +31,9 @@ MOST_GROWTH = 0.10
 BURST_S = 3.0
 PAUSE_S = 1.0
 RELOAD_EVERY = 20
+IDLE = 10_000
+"""Connections that say nothing, as far as the descriptor limit allows."""
+MOST_WAIT_S = 1.0
 
 Burst = Callable[[Path, Layout, int, str], None]
 
@@ -62,7 +67,24 @@ def _half(_: Path, __: Layout, port: int, bearer: str) -> None:
         connection.close()
 
 
-BURSTS: tuple[Burst, ...] = (_small, _big, _refused, _hung_up, _half)
+def _idle(_: Path, __: Layout, port: int, bearer: str) -> None:
+    _most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    quiet: list[socket.socket] = []
+    with ExitStack() as held:
+        quiet.extend(
+            held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            for _number in range(min(IDLE, hard - 500))
+        )
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(request_head("/api/small", bearer, port))
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        answered = time.monotonic() - began
+        assert answered < MOST_WAIT_S, f"beside {len(quiet)} idle connections an answer took {answered:.2f} s"
+
+
+BURSTS: tuple[Burst, ...] = (_small, _big, _refused, _hung_up, _half, _idle)
 
 
 def main() -> int:
