@@ -306,6 +306,7 @@ def test_no_secret_is_ever_written(twistd: str, tmp_path: Path) -> None:
     text = "\n".join(served.lines()) + served.complaints()
     assert canary.found_in(text) == set()
     assert len(canary) > 40
+    assert len(served.events("store.lost")) == 1
     told = {json.loads(line)["event"] for line in served.lines()}
     assert told >= {"request", "session.ended", "admin.refused", "client.malformed", "store.lost"}
 

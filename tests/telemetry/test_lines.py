@@ -136,6 +136,7 @@ def test_what_was_dropped_is_told_once_lines_are_taken_again() -> None:
     lines = [json.loads(line) for line in received.splitlines()]
     assert [line["lines"] for line in lines if line["event"] == "log.dropped"] == [dropped]
     assert len(lines) == 2_000 - dropped + 1
+    assert len(received) <= 100_000 + 2 * 1024, "what is being written counts as waiting"
 
 
 FULL = """

@@ -126,20 +126,22 @@ class Sink:
             return
         for some in [lines] if self._turns is None else _in_turns(lines):
             with nullcontext() if self._turns is None else _turn(self._turns):
-                taken = self._put(some)
-            dropped = self.dropped
-            if taken and dropped != self._told:
-                # Past those that wait: among them there may be no room.
-                line = self.account(dropped - self._told)
-                self._told = dropped
-                self._waiting += len(line)
-                self._put([line])
+                if self._put(some):
+                    self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        """Lines are taken: say how many were lost before. Past those that wait, among which there may be no room."""
+        dropped = self.dropped
+        if dropped != self._told:
+            line = self.account(dropped - self._told)
+            self._told = dropped
+            self._waiting += len(line)
+            self._put([line])
 
     def _put(self, lines: Sequence[bytes]) -> bool:
         """Write *lines*; False if some are lost."""
         data = b"".join(lines)
-        self._taken += len(data)
-        ends = 0
+        size, ends = len(data), 0
         if self._torn:
             # What was written last is no whole line: it must not make this one worthless, too.
             data, ends = b"\n" + data, 1
@@ -156,9 +158,12 @@ class Sink:
                 if done:
                     self._torn = data[done - 1] != _LINE_END
                 self._lost += data.count(b"\n", done) - (0 if done else ends)
+                self._taken += size
                 return False
             view = view[written:]
         self._torn = False
+        # Only now: what is being written waits, too.
+        self._taken += size
         return True
 
 
