@@ -99,6 +99,7 @@ class Connection:
         set_write_limit(transport, self.site.write_buffer_bytes)
         self._producing = True
         transport.registerProducer(self, True)
+        self.site.pacing.came(self)
 
     def handshakeCompleted(self) -> None:
         """
@@ -184,6 +185,21 @@ class Connection:
             self._held = False
             self.site.held.discard(self)
             self.transport.resumeProducing()
+
+    @property
+    def waits(self) -> bool:
+        """It is open and not read for now."""
+        return self._held and self._state < CLOSING
+
+    def wait(self) -> None:
+        """Read nothing before its turn; nobody need look whether it was reset meanwhile."""
+        if not self._eof:
+            self._held = True
+            self.transport.pauseProducing()
+
+    def go(self) -> None:
+        """It is its turn."""
+        self._release()
 
     def _forget_producer(self) -> None:
         # With a producer registered, a transport neither closes nor half-closes.

@@ -26,6 +26,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.web.channel import Channel
 from gateway.web.connection import Connection
 from gateway.web.head import HeadReader
+from gateway.web.pacing import Pacing
 from gateway.web.reply import Preamble, refusal
 
 __all__ = ["ChannelFactory", "peer_of"]
@@ -62,6 +63,7 @@ class ChannelFactory:
     Attributes:
         guests: Connections that are no channel: those before their PROXY header, those turned away.
         now: The clock at the last sweep; deadlines are counted from it.
+        pacing: When new connections are first read.
         draining: Every answer announces the end of its connection.
         opened: Connections taken so far.
         refused: Connections turned away so far.
@@ -87,6 +89,7 @@ class ChannelFactory:
         self.now = clock.seconds()
         self.preamble = Preamble(server)
         self.held: set[Connection] = set()
+        self.pacing = Pacing(clock)
         self._wall = wall
         self._open: set[Connection] = set()
         self._addresses: dict[str, int] = {}
