@@ -126,3 +126,23 @@ def test_what_was_unanswered_is_told() -> None:
     house.pass_time(15)
     (line,) = house.lines()
     assert [operation.split(" ", 1)[1] for operation in line["operations"][1:]] == ["rpc slow", "unanswered slow"]
+
+
+def test_another_instance_may_write_the_line() -> None:
+    """
+    Whichever instance ends a session that was lost writes its one line, with what the connection did at the other.
+    """
+    house = Logged()
+    other = house.add()
+    house.pass_time(1)
+    lost = [house.come(node=node) for node in (house.node, other) for _ in range(8)]
+    for number, person in enumerate(lost):
+        person.reply(connect={"token": f"user-{number};sid=phone"})
+        person.reply(rpc={"method": "echo", "data": {}})
+        person.lose()
+    house.pass_time(15)
+    lines = [line for line in house.lines() if line["event"] == "session.ended"]
+    assert sorted(line["session"] for line in lines) == sorted(person.session for person in lost)
+    assert {line["held_by"] for line in lines} == {house.node.instance, other.instance}
+    for line in lines:
+        assert [operation.split(" ", 1)[1] for operation in line["operations"]] == ["connect", "rpc echo"]

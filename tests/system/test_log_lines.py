@@ -231,6 +231,7 @@ def test_no_secret_is_ever_written(twistd: str, tmp_path: Path) -> None:
     Credentials, tokens, bodies, queries and the configuration's secrets are in no line at any level, whatever fails.
     """
     canary = Canaries()
+    sessions = 0
     redis = RedisServer(tmp_path / "redis")
     redis.start()
     body = SECRETS.format(
@@ -286,7 +287,7 @@ def test_no_secret_is_ever_written(twistd: str, tmp_path: Path) -> None:
                     with connect(f"ws://127.0.0.1:{port}/ws?t={canary['ws-query']}") as ws, suppress(ConnectionClosed):
                         for number, command in enumerate((first, then), 1):
                             ws.send(json.dumps({"id": number, **command}))
-                            ws.recv(timeout=10)
+                            sessions += '"connect"' in str(ws.recv(timeout=10))
             for text in (f'{{"id":1,"connect":{{"token":"{canary["cut"]}"', canary["nonsense"]):
                 with connect(f"ws://127.0.0.1:{port}/ws") as ws, suppress(ConnectionClosed):
                     ws.send(text)
@@ -307,6 +308,7 @@ def test_no_secret_is_ever_written(twistd: str, tmp_path: Path) -> None:
     assert canary.found_in(text) == set()
     assert len(canary) > 40
     assert len(served.events("store.lost")) == 1
+    assert len(served.events("session.ended")) == sessions == 6
     told = {json.loads(line)["event"] for line in served.lines()}
     assert told >= {"request", "session.ended", "admin.refused", "client.malformed", "store.lost"}
 
