@@ -60,6 +60,7 @@ class Supporting:
             drain=lambda: os.kill(os.getpid(), signal.SIGTERM),
         )
         Support(node, house)
+        gateway.journal.taps = node.hub.taps
         face = Face(node, gateway.revocations, stores.events, stores.sessions)
         self.desk = Desk(face, gateway.log, gateway.metrics, gateway.reactor.seconds)
         self._keeper: Any = None

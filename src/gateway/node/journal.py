@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from gateway.core.problems import Problem
 from gateway.node.http_spans import RequestSpans
+from gateway.node.taps import Taps
 from gateway.ports.http import Exchange, Peer
 from gateway.telemetry.access import MAX_METHOD, MAX_PATH, MAX_WORD, AccessLine, AccessLog
 from gateway.telemetry.metrics import Metrics
@@ -56,6 +57,9 @@ class HttpJournal:
         access: None switches access lines off.
         log: A structlog logger, for our own failures.
         recorded: The requests that have a span.
+
+    Attributes:
+        taps: Who looks on.
     """
 
     def __init__(self, metrics: Metrics, access: AccessLog | None, log: Any, recorded: RequestSpans) -> None:
@@ -67,6 +71,7 @@ class HttpJournal:
         self._kinds: dict[tuple[str, bytes, int], _Kind] = {}
         self._upstreams: dict[str, Series] = {}
         self._response_bytes = metrics.response_bytes.series()
+        self.taps = Taps(lambda: 0.0)
 
     def request(self, exchange: Exchange, ended_at: float, *, whole: bool) -> None:
         """
@@ -80,6 +85,8 @@ class HttpJournal:
         route = exchange.route
         name = route.name if route is not None else _NO_ROUTE
         status = exchange.status
+        if self.taps.on is not None:
+            self._show(exchange, name, ended_at)
         kind = self._kinds.get((name, head.method, status))
         if kind is None:
             kind = self._learn(name, head.method, status)
@@ -130,6 +137,14 @@ class HttpJournal:
             f',"upstream":{quoted[upstream]},"target":{quoted[exchange.upstream_target]}'
             f',"attempts":1,"ttfb_ms":{exchange.upstream_ttfb_s * 1000:.3f}{ua}{_ENDS[head.minor][exchange.peer.tls]}'
         )
+
+    def _show(self, exchange: Exchange, route: str, ended_at: float) -> None:
+        """Show it to those who look on; the query is nobody's affair."""
+        head, target, identity = exchange.head, exchange.target, exchange.identity
+        path = target.path.decode("ascii") if target is not None else "-"
+        took_ms = (ended_at - exchange.started_at) * 1000
+        told = f"{head.method.decode('latin-1')} {path} -> {exchange.status} in {took_ms:.1f} ms"
+        self.taps.request(route, identity.subject if identity is not None else "", told)
 
     def _learn(self, name: str, method: bytes, status: int) -> _Kind:
         if len(self._kinds) >= _KINDS_REMEMBERED:
