@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.telemetry.access import AccessLine
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.realtime import RealtimeMetrics
 
@@ -86,6 +87,15 @@ def test_every_event_is_explained() -> None:
             written.setdefault(event, set()).update(some)
     assert explained.keys() == written.keys()
     assert {event: some - explained[event] for event, some in written.items() if some - explained[event]} == {}
+
+
+def test_every_field_of_a_request_is_explained() -> None:
+    """
+    The table of an access line's fields has each of them, and no other.
+    """
+    table = LOGS.partition("## Requests")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(AccessLine.__struct_fields__)
 
 
 def test_metrics_that_are_named_exist() -> None:

@@ -92,7 +92,7 @@ class Bearer:
         return value.removeprefix(b"Bearer ")
 
     def clean(self, exchange: Exchange) -> None:
-        exchange.notes = {"cleaned": True}
+        exchange.query = b"cleaned"
 
 
 def scopes(identity: Identity, wanted: tuple[str, ...]) -> None:
@@ -194,7 +194,7 @@ def test_a_route_without_auth_gives_no_identity() -> None:
     answer, exchange = site.ask("GET", "/public/x", GOOD)
     assert answer.status == 200
     assert exchange.identity is None
-    assert exchange.notes == {"cleaned": True}
+    assert exchange.query == b"cleaned"
 
 
 def test_announced_body_is_refused_before_it_comes() -> None:

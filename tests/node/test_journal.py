@@ -91,7 +91,6 @@ CASES: dict[str, Any] = {
     "tried twice": lambda exchange: setattr(exchange, "attempts", 2),
     "a body": lambda exchange: setattr(exchange.downstream, "bytes_in", 5),
     "a flag": lambda exchange: setattr(exchange, "flag", "UR"),
-    "notes": lambda exchange: setattr(exchange, "notes", {"cache": "hit"}),
     "a long path": lambda exchange: setattr(exchange, "target", canonical(b"/" + b"a" * 2000)),
     "an escaped path": lambda exchange: setattr(exchange, "target", canonical(b'/%22"%0b'.replace(b"%0b", b"{}"))),
 }

@@ -5,6 +5,8 @@ One line for each session that ends, and what its last connection did if it ende
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from gateway.core.verdicts import Closing
 from gateway.node.session_log import SessionLog
 from gateway.telemetry.logs import Logs
 from gateway.telemetry.sink import Sink
+
+LOGS = (Path(__file__).resolve().parents[2] / "docs" / "logs.md").read_text("utf-8")
 
 RULES = """
 [channels."table:{id}"]
@@ -67,6 +71,8 @@ def test_a_session_that_ends_is_one_line() -> None:
     assert (line["frames_in"], line["frames_out"]) == (3, 3)
     assert line["bytes_out"] == len(alice.wire.sent)
     assert "operations" not in line
+    row = next(row for row in LOGS.splitlines() if row.startswith("| `session.ended` |"))
+    assert set(line) - set(re.findall(r"`(\w+)`", row)) == {"event", "level", "ts"}
 
 
 def test_one_that_goes_on_is_one_line_at_its_end() -> None:

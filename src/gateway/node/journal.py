@@ -114,7 +114,6 @@ class HttpJournal:
             or exchange.flag
             or exchange.reason
             or exchange.attempts != 1
-            or exchange.notes is not None
             or target is None
         ):
             if self._access is not None:
@@ -198,7 +197,6 @@ class HttpJournal:
             protocol="HTTP/1.1" if head.minor else "HTTP/1.0",
             tls=exchange.peer.tls,
             whole=whole,
-            notes=exchange.notes,
         )
 
     def malformed(self, peer: Peer, status: int, code: str, head: bytes) -> None:

@@ -226,7 +226,6 @@ class Exchange:
         attempts: How many times a backend was tried.
         upstream_started_at: Monotonic seconds of the first attempt.
         upstream_ttfb_s: Seconds from the last attempt's start to its response head.
-        notes: Anything a filter wants in the access line.
         ended: Set by the node when the exchange is over; whoever was still working on it stops.
     """
 
@@ -241,7 +240,6 @@ class Exchange:
         "flag",
         "head",
         "identity",
-        "notes",
         "on_gone",
         "outbound_block",
         "params",
@@ -291,7 +289,6 @@ class Exchange:
         self.attempts = 0
         self.upstream_started_at = 0.0
         self.upstream_ttfb_s = 0.0
-        self.notes: dict[str, Any] | None = None
 
     def start(self, status: int, reason: bytes, block: bytes, length: int, data: bytes, ended: bool) -> None:
         """

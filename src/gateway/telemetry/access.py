@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -57,7 +56,6 @@ class AccessLine(msgspec.Struct, omit_defaults=True):
     protocol: str = ""
     tls: bool = False
     whole: bool = True
-    notes: dict[str, Any] | None = None
 
 
 class _Quoted(dict[str | bytes, str]):
