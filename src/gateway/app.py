@@ -17,12 +17,10 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from gateway.api.server import ApiServer
-from gateway.auth.credentials import CredentialSource
 from gateway.auth.identity_block import identity_block
 from gateway.auth.keys import KeyRing
 from gateway.auth.minted import Minter
 from gateway.auth.revocation_file import load_revocations
-from gateway.auth.scopes import check_scopes
 from gateway.auth.tokens import JwtAuthenticator
 from gateway.browsing import rules_for_all
 from gateway.config.describe import describe
@@ -37,7 +35,7 @@ from gateway.net.process import raise_descriptor_limit
 from gateway.node.api_keys import ApiKeys
 from gateway.node.background import Background
 from gateway.node.edge import Edge
-from gateway.node.filters import Chosen, ClientAddress, Credentials, Rule, Trace
+from gateway.node.filters import Chosen, ClientAddress, Rule, Trace
 from gateway.node.http_spans import RequestSpans
 from gateway.node.journal import HttpJournal
 from gateway.node.limiting import Limiting
@@ -46,7 +44,7 @@ from gateway.node.rules import ROOTS
 from gateway.part import WHOLE, Part
 from gateway.ports.http import Exchange
 from gateway.reloading import Reloading
-from gateway.routing import Wiring, matching, own_paths
+from gateway.routing import Wiring, credentials, matching, own_paths
 from gateway.storage import Storage
 from gateway.supporting import Supporting
 from gateway.telemetry.access import AccessLog
@@ -253,7 +251,7 @@ class Gateway:
             *self.limiting.arrival(),
             matching(routes),
             *self.limiting.doors(),
-            Credentials(self.authenticator, CredentialSource(config.auth), check_scopes, self.wall),
+            credentials(config.auth, self.authenticator, self.revocations, self.wall),
             Chosen(self.recorded),
             *self.limiting.known(),
             # Idempotency belongs after the rule.

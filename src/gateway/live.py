@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from twisted.python.failure import Failure
 
+from gateway.auth.certificates import Certificates
 from gateway.auth.credentials import CredentialSource
 from gateway.browsing import origins_of_socket, rules_of_socket
 from gateway.config.checks.realtime import CHANNEL_ROOTS, CLIENT_ROOTS, COMMAND_ROOTS
@@ -103,6 +104,7 @@ class Live:
         self._authenticator = authenticator
         self._wall = wall
         self._refuse = refuse
+        self._revocations = storage.revocations
         self._crashed = crashed
         self._opened = opened
         self._log = log
@@ -194,6 +196,7 @@ class Live:
         Every path at which clients come in.
         """
         source = CredentialSource(config.auth)
+        certificates = Certificates(config.auth.certificate, self._revocations.is_revoked)
         certified, country = config.tracing.trust_certificates, config.events.country_header
         return [
             entry
@@ -208,6 +211,7 @@ class Live:
                     certified=certified,
                     country=country,
                     origins=origins_of_socket(config, section),
+                    certificates=certificates,
                 ),
                 rules_of_socket(config, section),
             )

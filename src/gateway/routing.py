@@ -12,19 +12,23 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from gateway.auth.certificates import Certificates
+from gateway.auth.credentials import CredentialSource
 from gateway.auth.identity_block import identity_block
 from gateway.auth.minted import Minter
+from gateway.auth.scopes import check_scopes
 from gateway.browsing import rules_of_route
 from gateway.config.expressions import compile_expression
-from gateway.config.sections import Config, Route
+from gateway.config.sections import Auth, Config, Route
 from gateway.core.headers import identity_names
 from gateway.core.identity import Identity
 from gateway.core.problems import Problem
 from gateway.core.routes import Entry, RouteTable
-from gateway.node.filters import Match
+from gateway.node.filters import Credentials, Match
 from gateway.node.plan import ServedRoute
 from gateway.node.rules import ROOTS, RouteRule, context_of
 from gateway.ports.http import Exchange, RouteHandler
+from gateway.ports.identity import Authenticator, Revocations
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 from gateway.upstream.backends import Backends
@@ -35,7 +39,7 @@ from gateway.upstream.transcoder import Transcoder
 from gateway.web.health import HEALTH_PATHS, READY_PATHS, Alive, Options, Ready
 from gateway.web.preflight import Preflight
 
-__all__ = ["Wiring", "matching", "own_paths"]
+__all__ = ["Wiring", "credentials", "matching", "own_paths"]
 
 MOST_MESSAGE = 4 * 1024 * 1024
 """Largest body of a gRPC route that states none: it is held whole, and gRPC takes no more by default."""
@@ -63,6 +67,16 @@ def matching(routes: RouteTable[ServedRoute]) -> Match:
         ServedRoute("_options", Options(), auth=False),
         ServedRoute("_preflight", Preflight(routes), auth=False, kind="own"),
     )
+
+
+def credentials(
+    section: Auth, authenticator: Authenticator, revocations: Revocations, wall: Callable[[], float]
+) -> Credentials:
+    """
+    The filter that finds out who calls: by a token, or by a client certificate.
+    """
+    certificates = Certificates(section.certificate, revocations.is_revoked)
+    return Credentials(authenticator, CredentialSource(section), check_scopes, wall, certificates)
 
 
 class Wiring:

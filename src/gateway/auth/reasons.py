@@ -31,6 +31,7 @@ REASONS: Final = {
     "expired": "Its `exp` has passed.",
     "not_yet_valid": "Its `nbf` or `iat` lies in the future.",
     "lifetime": "It lives longer than `max_lifetime`.",
+    "certificate_subject": "A client certificate does not say, or not in one way, who its holder is.",
     "revoked": "It, its session or its subject was revoked.",
 }
 """Reason to what it means for the operator."""

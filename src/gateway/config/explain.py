@@ -181,9 +181,11 @@ def _filters(config: Config, route: Route, upstream: Upstream) -> Iterator[str]:
             "cookie": f"the cookie {config.auth.cookie}",
             "query": f"the query parameter {config.auth.query}, then removed",
         }
-        wanted = " or ".join(places[place] for place in route.credentials)
+        wanted = " or ".join(places[place] for place in route.credentials if place in places)
         issuers = ", ".join(issuer.issuer for issuer in config.auth.issuer)
-        yield f"credentials: a token from {issuers} in {wanted}, else 401"
+        ways = [f"a token from {issuers} in {wanted}"] if wanted else []
+        ways += ["a client certificate"] if "certificate" in route.credentials else []
+        yield f"credentials: {', or '.join(ways)}, else 401"
         if route.scopes:
             yield f"scopes: {' '.join(route.scopes)}, else 403"
     if route.when is not None:

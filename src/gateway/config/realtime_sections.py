@@ -147,9 +147,11 @@ class WebSocket:
         default=None,
         metadata=_("Origins of pages that may connect, beside the same origin, instead of those in `[cors]`."),
     )
-    credentials: tuple[Literal["command", "header", "subprotocol", "query", "cookie"], ...] = field(
+    credentials: tuple[Literal["command", "header", "subprotocol", "query", "cookie", "certificate"], ...] = field(
         default=("command", "header", "subprotocol"),
-        metadata=_("Where the token may stand; `cookie` and `query` by the names in `[auth]`."),
+        metadata=_(
+            "Where the token may stand; `cookie` and `query` by the names in `[auth]`; `certificate` as on routes."
+        ),
     )
     anonymous: bool = field(default=False, metadata=_("Connections without a token are let in, as nobody."))
     anonymous_claims: tuple[tuple[str, str], ...] = field(

@@ -30,6 +30,7 @@ __all__ = [
     "Auth",
     "Breaker",
     "Certificate",
+    "CertificateIdentity",
     "Channel",
     "Config",
     "Console",
@@ -169,6 +170,25 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateIdentity:
+    """Who the holder of a client certificate is, where routes and WebSockets take `certificate` among their `credentials`."""
+
+    subject: Literal["common_name", "dns", "uri", "email", "subject"] = field(
+        default="common_name",
+        metadata=_(
+            "What becomes `claims.sub`: the common name, the one alternative name of a kind, or the whole name (RFC 4514)."
+        ),
+    )
+    plain: bool = field(
+        default=False,
+        metadata=_(
+            "As it stands; else with `certificate:` in front, so that nobody's certificate makes them a token's user."
+        ),
+    )
+    issuer: str = field(default="certificate", metadata=_("What becomes `claims.iss`."))
+
+
+@dataclass(frozen=True, slots=True)
 class Auth:
     """How callers prove who they are."""
 
@@ -180,6 +200,9 @@ class Auth:
     )
     query: str | None = field(
         default=None, metadata=_("Also take it from this query parameter, which is then removed.")
+    )
+    certificate: CertificateIdentity = field(
+        default_factory=CertificateIdentity, metadata=_("Client certificates as identities.")
     )
     revocations_file: Path | None = field(
         default=None, metadata=_("Revoked token ids and subjects, one JSON object a line; read at start and at reload.")
@@ -236,8 +259,11 @@ class Route:
         default=None,
         metadata=_("CEL over `claims`, `path`, `query`, `header`, `request`; anything but true is a 403.", cel=True),
     )
-    credentials: tuple[Literal["header", "cookie", "query"], ...] = field(
-        default=("header",), metadata=_("Where the token may stand.")
+    credentials: tuple[Literal["header", "cookie", "query", "certificate"], ...] = field(
+        default=("header",),
+        metadata=_(
+            "Where the token may stand; `certificate`: who sends none is the holder of their client certificate."
+        ),
     )
     strip_prefix: str | None = field(default=None, metadata=_("Taken off the path before it is forwarded."))
     timeout_s: float | None = field(default=None, metadata=_("Instead of the upstream's."))

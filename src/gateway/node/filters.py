@@ -23,7 +23,7 @@ from gateway.core.trace import TraceContext, new, read
 from gateway.node.http_spans import RequestSpans
 from gateway.node.plan import ServedRoute
 from gateway.ports.http import Exchange
-from gateway.ports.identity import Authenticator
+from gateway.ports.identity import Authenticator, CertificateHolders
 
 __all__ = ["Chosen", "ClientAddress", "Credentials", "Match", "Rule", "TokenSource", "Trace"]
 
@@ -190,6 +190,7 @@ class Credentials:
         take: Finds the credential in a request.
         check_scopes: Raises ``Problem("scope_missing")``.
         wall: Seconds since the epoch.
+        certificates: Who holds a client certificate; None: nobody is known by one.
     """
 
     def __init__(
@@ -198,7 +199,9 @@ class Credentials:
         take: TokenSource,
         check_scopes: Callable[[Identity, tuple[str, ...]], None],
         wall: Callable[[], float],
+        certificates: CertificateHolders | None = None,
     ) -> None:
+        self._certificates = certificates
         self._authenticate = authenticator.authenticate
         self._take = take
         self._clean = take.clean
@@ -213,7 +216,14 @@ class Credentials:
         if not route.auth:
             self._clean(exchange)
             return None
-        token = self._take(exchange, route.credentials)
+        try:
+            token = self._take(exchange, route.credentials)
+        except Problem as problem:
+            certificate = exchange.peer.certificate if "certificate" in route.credentials else None
+            if certificate is None or self._certificates is None or problem.kind.code != "credential_missing":
+                raise
+            self._known(self._certificates.holder(certificate, self._wall()), exchange)
+            return None
         found = self._authenticate(token, self._wall())
         if isinstance(found, Deferred):
             return found.addCallback(self._known, exchange)

@@ -19,7 +19,7 @@ from gateway.core.problems import Problem
 from gateway.node.filters import TokenSource
 from gateway.ports.clients import Opening
 from gateway.ports.http import Exchange
-from gateway.ports.identity import Authenticator
+from gateway.ports.identity import Authenticator, CertificateHolders
 
 __all__ = ["Openings"]
 
@@ -35,6 +35,7 @@ class Openings:
         take: Finds the credential in a request.
         wall: Seconds since the epoch.
         certified: Traces of peers that showed a client certificate are continued.
+        certificates: Who holds a client certificate, where the section takes them.
         origins: Pages that may connect; None: those that the section names.
         country: The header in which trusted proxies say the country; empty for none.
     """
@@ -49,6 +50,7 @@ class Openings:
         certified: bool = False,
         country: str = "",
         origins: Origins | None = None,
+        certificates: CertificateHolders | None = None,
     ) -> None:
         self.section = section
         self._certified = certified
@@ -57,6 +59,7 @@ class Openings:
         self._take = take
         self._wall = wall
         self._places = tuple(place for place in section.credentials if place in _PLACES)
+        self._certificates = certificates if "certificate" in section.credentials else None
         self._origins = origins or Origins(section.origins or ())
 
     def __call__(self, exchange: Exchange, token: bytes = b"") -> Opening | Deferred[Opening]:
@@ -80,7 +83,10 @@ class Openings:
             # A cookie is sent by the browser, not by whoever wrote the page: its origin must be known.
             raise Problem("origin_refused", "A token in a cookie needs an Origin.", reason="no_origin")
         if not found:
-            return self._opening(exchange, None)
+            certificate = exchange.peer.certificate
+            if certificate is None or self._certificates is None:
+                return self._opening(exchange, None)
+            return self._opening(exchange, self._certificates.holder(certificate, self._wall()))
         identity = self._authenticate(found, self._wall())
         if isinstance(identity, Deferred):
             return identity.addCallback(lambda late: self._opening(exchange, late))

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IProtocol, ITransport
 
 from gateway.core.browser_rules import BrowserRules
+from gateway.core.certificate import ClientCertificate
 from gateway.core.headers import response_block
 from gateway.core.identity import Identity
 from gateway.core.message import Header, RequestHead, ResponseHead
@@ -59,10 +60,11 @@ class Peer:
         socket_host: The address of the socket itself, before PROXY protocol.
         tls: Whether the connection is encrypted here.
         certificate_subject: The verified client certificate's subject (RFC 4514), or None.
+        certificate: The whole of it, or None.
         listener: The endpoint string that accepted it.
     """
 
-    __slots__ = ("certificate_subject", "host", "listener", "port", "socket_host", "tls")
+    __slots__ = ("certificate", "certificate_subject", "host", "listener", "port", "socket_host", "tls")
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class Peer:
         self.socket_host = socket_host or host
         self.tls = tls
         self.certificate_subject = certificate_subject
+        self.certificate: ClientCertificate | None = None
         self.listener = listener
 
 

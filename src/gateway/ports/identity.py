@@ -9,9 +9,10 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from gateway.core.certificate import ClientCertificate
 from gateway.core.identity import Identity, Revocation
 
-__all__ = ["Authenticator", "KnownRevocations", "Revocations"]
+__all__ = ["Authenticator", "CertificateHolders", "KnownRevocations", "Revocations"]
 
 
 class Authenticator(Protocol):
@@ -38,6 +39,20 @@ class Authenticator(Protocol):
 
     def ready(self) -> bool:
         """Whether every issuer has keys."""
+
+
+class CertificateHolders(Protocol):
+    """
+    Turns a client certificate that the handshake has verified into an identity.
+    """
+
+    def holder(self, certificate: ClientCertificate, now: float) -> Identity:
+        """
+        Say who holds *certificate*; *now* in seconds since the epoch.
+
+        Raises:
+            Problem: ``token_invalid``: it is over, was revoked, or does not say who its holder is.
+        """
 
 
 class KnownRevocations(Protocol):

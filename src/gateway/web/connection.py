@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from gateway.net.transports import pending_bytes, set_write_limit
 from gateway.ports.http import Peer
-from gateway.web.tls import certificate_subject
+from gateway.web.tls import client_certificate
 
 if TYPE_CHECKING:
     from gateway.web.factory import ChannelFactory
@@ -105,7 +105,10 @@ class Connection:
         """
         The TLS layer knows whom it speaks with.
         """
-        self.peer.certificate_subject = certificate_subject(self.transport)
+        certificate = client_certificate(self.transport)
+        if certificate is not None:
+            self.peer.certificate = certificate
+            self.peer.certificate_subject = certificate.subject
 
     def dataReceived(self, data: bytes) -> None:
         """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IProtocol
@@ -19,8 +20,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from gateway.config.sections import Certificate, Listener
+from gateway.core.certificate import ClientCertificate
 
-__all__ = ["CertificateFault", "Contexts", "ServerTls", "TlsFactory", "certificate_subject"]
+__all__ = ["CertificateFault", "Contexts", "ServerTls", "TlsFactory", "client_certificate"]
 
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 PROTOCOLS = [b"http/1.1"]
@@ -164,12 +166,33 @@ class TlsFactory(TLSMemoryBIOFactory):
         return None if inner is None else wrap(self, inner)
 
 
-def certificate_subject(transport: Any) -> str | None:
+def client_certificate(transport: Any) -> ClientCertificate | None:
     """
-    Give the subject of the client's verified certificate (RFC 4514); None without one.
+    Give what the client's verified certificate says; None without one.
     """
-    certificate = transport.getPeerCertificate()
-    if certificate is None:
+    shown = transport.getPeerCertificate()
+    if shown is None:
         return None
-    subject: str = certificate.to_cryptography().subject.rfc4514_string()
-    return subject
+    certificate: x509.Certificate = shown.to_cryptography()
+    names: x509.SubjectAlternativeName | None = None
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        # What cannot be read names nobody.
+        names = None
+    common = [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+    def named(kind: Any) -> tuple[str, ...]:
+        return tuple(map(str, names.get_values_for_type(kind))) if names is not None else ()
+
+    return ClientCertificate(
+        certificate.subject.rfc4514_string(),
+        common[0] if len(common) == 1 else "",
+        named(x509.DNSName),
+        named(x509.UniformResourceIdentifier),
+        named(x509.RFC822Name),
+        f"{certificate.serial_number:x}",
+        certificate.fingerprint(SHA256()).hex(),
+        certificate.not_valid_before_utc.timestamp(),
+        certificate.not_valid_after_utc.timestamp(),
+    )

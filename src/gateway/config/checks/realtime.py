@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from gateway.config.checks.browsers import check_origins
+from gateway.config.checks.routes import check_certificate
 from gateway.config.expression_shortcuts import equalities
 from gateway.config.expression_source import analyse
 from gateway.config.expressions import check as check_expression
@@ -102,6 +103,8 @@ def _websocket(config: Config, section: WebSocket, path: KeyPath, seen: dict[str
         where: KeyPath = ("cors", "origins") if section.origins is None else (*path, "origins")
         walk.fault(where, "any origin, and a token in a cookie: any page could act for its visitor")
     for at, place in enumerate(section.credentials):
+        if place == "certificate":
+            check_certificate(config, (*path, "credentials", at), walk)
         if place in ("cookie", "query") and getattr(config.auth, place) is None:
             name = "session" if place == "cookie" else "access_token"
             walk.fault(
@@ -111,7 +114,7 @@ def _websocket(config: Config, section: WebSocket, path: KeyPath, seen: dict[str
             )
     if not section.credentials and not section.anonymous:
         walk.fault((*path, "credentials"), "must not be empty: nobody could connect")
-    if not config.auth.issuer and not section.anonymous:
+    if not config.auth.issuer and not section.anonymous and "certificate" not in section.credentials:
         walk.fault(path, "requires a token, and there is no [[auth.issuer]] to accept one from", ("auth", "issuer"))
     if section.anonymous_claims and not section.anonymous:
         walk.fault((*path, "anonymous_claims"), "is only used with anonymous = true", (*path, "anonymous"))

@@ -20,7 +20,7 @@ from gateway.core.problems import Problem
 from gateway.core.routes import NEVER_ROUTED, BadTemplate, Entry, RouteConflict, RouteTable
 from gateway.core.template import Template, Wildcard, parse
 
-__all__ = ["BUILT_IN", "REQUEST_ROOTS", "check", "entries"]
+__all__ = ["BUILT_IN", "REQUEST_ROOTS", "check", "check_certificate", "entries"]
 
 REQUEST_ROOTS: Final = frozenset(("claims", "path", "query", "header", "request"))
 """What an expression of a route may begin its paths with."""
@@ -208,13 +208,25 @@ def _leading_literals(template: Template) -> list[str]:
     return literals
 
 
+def check_certificate(config: Config, path: KeyPath, walk: Walk) -> None:
+    """
+    Report that certificates are taken where no listener asks for one.
+    """
+    if all(listener.client_certificate == "none" for listener in config.listen.clients):
+        walk.fault(
+            path,
+            'no listener asks for one: client_certificate = "optional", with client_ca_file',
+            ("listen", "clients"),
+        )
+
+
 def _auth(config: Config, route: Route, path: KeyPath, walk: Walk) -> None:
     if route.auth == "none":
         for key, given in (("scopes", bool(route.scopes)), ("credentials", route.credentials != ("header",))):
             if given:
                 walk.fault((*path, key), 'is never used: auth = "none" asks for no token', (*path, "auth"))
         return
-    if not config.auth.issuer:
+    if not config.auth.issuer and "certificate" not in route.credentials:
         walk.fault(
             path,
             'requires a token, and there is no [[auth.issuer]] to accept one from; add it, or auth = "none"',
@@ -224,6 +236,15 @@ def _auth(config: Config, route: Route, path: KeyPath, walk: Walk) -> None:
     if not route.credentials:
         walk.fault((*path, "credentials"), 'must not be empty; auth = "none" opens a route to anybody')
     for index, place in enumerate(route.credentials):
+        if place == "certificate":
+            check_certificate(config, (*path, "credentials", index), walk)
+            upstream = next((upstream for upstream in config.upstream if upstream.name == route.upstream), None)
+            if upstream is not None and upstream.identity == "token":
+                walk.fault(
+                    (*path, "credentials", index),
+                    f'upstream.{upstream.name} is told by the client\'s own token, and a certificate is none; identity = "minted" makes one',
+                    ("upstream", upstream.name, "identity"),
+                )
         if place in ("cookie", "query") and getattr(config.auth, place) is None:
             name = "session" if place == "cookie" else "access_token"
             walk.fault(
