@@ -94,6 +94,6 @@ setup(
         *sorted(".".join(path.parent.relative_to(SOURCE).parts) for path in (SOURCE / "gateway").rglob("__init__.py")),
         "twisted.plugins",
     ],
-    package_data={"gateway": ["py.typed"], "gateway.redis.scripts": ["*.lua"]},
+    package_data={"gateway": ["py.typed"], "gateway.redis.scripts": ["*.lua"], "gateway.web": ["live/*"]},
     include_package_data=False,
 )

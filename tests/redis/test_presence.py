@@ -245,7 +245,8 @@ async def test_what_it_costs(hall: InRedis) -> None:
     await one.leave("t", "s2", "b1")
     assert sent[0] == 6
     await together(*(one.enter("t", f"s{n}", ClientInfo(f"u{n}", f"c{n}"), **HERE) for n in range(200)))
-    assert sent[0] == 6 + 201
+    # Beside them the link may have looked once or twice for places whose time is over.
+    assert 6 + 201 <= sent[0] <= 6 + 203
 
 
 # Redis is away.

@@ -293,7 +293,10 @@ class Road(threading.Thread):
                     far = socket.create_connection(("127.0.0.1", self._far))
                     peers |= {near: far, far: near}
                     continue
-                data = each.recv(65536)
+                try:
+                    data = each.recv(65536)
+                except OSError:
+                    data = b""
                 under_way.append((time.monotonic() + self.delay_s, peers[each], data))
                 if not data:
                     del peers[each]

@@ -29,6 +29,7 @@ from gateway.web.admin_pages import Answer, Operations, Page, pages, pages_for_a
 from gateway.web.api_page import api_pages
 from gateway.web.factory import ChannelFactory
 from gateway.web.listen import ListenFailed, Listening, listen
+from gateway.web.live_page import live_pages
 
 __all__ = ["AdminPort", "Operations"]
 
@@ -72,7 +73,8 @@ class AdminPort:
         self, operations: Operations, listen: Listen, keys: Sequence[AdminKey], more: Mapping[bytes, Page] | None = None
     ) -> None:
         self._listen = listen
-        self._admin = _Handler({**pages(operations), **api_pages(), **(more or {})}, operations.audit)
+        self._samples, live = live_pages(operations, more or {})
+        self._admin = _Handler({**pages(operations), **api_pages(), **live, **(more or {})}, operations.audit)
         # Asked by the address of a container, which nobody can list beforehand; it tells no secrets.
         self._metrics = _Handler(pages_for_all(operations), operations.audit)
         self._open: list[tuple[ChannelFactory, Listening]] = []
@@ -91,6 +93,7 @@ class AdminPort:
         Raises:
             ListenFailed: with the first that cannot be opened.
         """
+        self._samples.open(reactor)
         try:
             for handler, endpoints in ((self._admin, self._listen.admin), (self._metrics, self._listen.metrics)):
                 if endpoints:
@@ -108,6 +111,7 @@ class AdminPort:
         """
         Close every endpoint, and every connection.
         """
+        self._samples.close()
         opened, self._open = self._open, []
         for site, listening in opened:
             await listening.stop()
@@ -176,6 +180,9 @@ class _Handler:
 
     def _answer(self, exchange: Exchange, page: Page, key: Key, body: bytes) -> None:
         try:
+            if page.stream is not None:
+                exchange.on_gone = page.stream(key, exchange.downstream, _NO_STORE)
+                return
             if page.chosen is not None:
                 answer = page.chosen(exchange.head.fields.get(b"accept", b""))
             elif page.traced is not None:

@@ -15,6 +15,7 @@ from gateway.core.identity import Revocation
 from gateway.core.problems import Problem
 from gateway.core.trace import TraceContext
 from gateway.node.api_keys import Key
+from gateway.ports.http import Downstream
 from gateway.ports.identity import Revocations
 
 __all__ = ["Answer", "Operations", "Page", "pages", "pages_for_all"]
@@ -53,6 +54,8 @@ class Page:
         placed: The same for pages that must know from where they are asked, with that address as well.
         traced: The same for pages whose asker's trace is continued, from that as well.
         chosen: The same for pages that have several forms, from what the asker accepts.
+        stream: Answers for as long as the asker stays, beginning with these header lines; returns what is called when it
+            has gone.
     """
 
     method: bytes
@@ -61,6 +64,7 @@ class Page:
     traced: Callable[[Key, bytes, TraceContext | None], Deferred[Answer]] | None = None
     chosen: Callable[[bytes], Answer | Deferred[Answer]] | None = None
     placed: Callable[[Key, bytes, str], Deferred[Answer]] | None = None
+    stream: Callable[[Key, Downstream, bytes], Callable[[], None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
