@@ -15,6 +15,8 @@ from bench import (
     cuts,
     grpc_calls,
     http_proxy,
+    limits,
+    limits_report,
     memory,
     openings,
     realtime,
@@ -26,7 +28,20 @@ from bench import (
 )
 from bench.machine import layout
 
-PARTS = ("http", "grpc", "memory", "refusals", "openings", "cuts", "realtime", "chaos", "crashes", "cluster", "events")
+PARTS = (
+    "http",
+    "grpc",
+    "memory",
+    "refusals",
+    "openings",
+    "cuts",
+    "realtime",
+    "chaos",
+    "crashes",
+    "cluster",
+    "events",
+    "limits",
+)
 
 
 def say(line: str) -> None:
@@ -46,7 +61,10 @@ def main() -> int:
     parser.add_argument("--only", choices=PARTS, action="append", help="not everything; may be repeated")
     parser.add_argument("--check", action="store_true", help="exit code 1 if a figure is missed")
     parser.add_argument(
-        "--scene", choices=sorted(cluster.SCENES), action="append", help="of the part cluster only these"
+        "--scene",
+        choices=sorted([*cluster.SCENES, *limits.SCENES]),
+        action="append",
+        help="of a part with scenes only these",
     )
     options = parser.parse_args()
     if options.rounds < 5 and options.check:
@@ -100,6 +118,10 @@ def main() -> int:
         played, lost = sessions.play(), sessions_killed.kills()
         sections["events"] = sessions_report.events_section(played, lost)
         figures += sessions_report.events_figures(played, lost)
+    if "limits" in parts:
+        limited = limits.measure(cores, say, options.scene or ())
+        sections["limits"] = limits_report.limits_section(limited, cores)
+        figures += limits_report.limits_figures(limited)
     print(report.figures_table(figures))
     for name, text in sections.items():
         print(text)

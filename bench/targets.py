@@ -85,9 +85,9 @@ def need(program: str) -> str:
 
 
 @contextmanager
-def pinned(core: int, command: list[str], folder: Path, port: int) -> Iterator[int]:
+def pinned(core: int | str, command: list[str], folder: Path, port: int) -> Iterator[int]:
     """
-    Run *command* on *core* until the block ends; it listens on *port* when the block begins.
+    Run *command* on *core* (or several, ``0,1``) until the block ends; it listens on *port* when the block begins.
     """
     with (folder / f"{Path(command[0]).name}-{port}.log").open("wb") as log:
         process = subprocess.Popen(
