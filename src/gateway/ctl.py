@@ -60,11 +60,12 @@ def run(options: argparse.Namespace) -> None:
         key = options.key_file.read_text().strip() if options.key_file is not None else os.environ.get(KEY, "")
     except OSError as error:
         raise CannotAsk(f"{options.key_file}: {(error.strerror or str(error)).lower()}") from error
-    after = ""
+    after, on = "", False
     while True:
         answer = _asked(options, key, after)
         told = msgspec.json.decode(answer, type=Told)
-        text = answer.decode() if options.json else "\n".join(lines(told))
+        text = answer.decode() if options.json else "\n".join(lines(told, on=on))
+        on = on or bool(told.tables)
         if text:
             print(text)  # noqa: T201  # its purpose
             sys.stdout.flush()

@@ -289,9 +289,10 @@ class _Channel(SSHChannel):
                 desk.ordered(caller, line, "denied")
                 raise Refusal("denied", "python is for terminals")
             told = await desk.line(caller, line)
-            words = split(line)
+            words, on = split(line), False
             while True:
-                text = msgspec.json.encode(told) if as_json else "\n".join(lines(told)).encode("utf-8")
+                text = msgspec.json.encode(told) if as_json else "\n".join(lines(told, on=on)).encode("utf-8")
+                on = on or bool(told.tables)
                 self.write(text + b"\n" if text else b"")
                 if self._flow.blocked:
                     await self._flow.taken()

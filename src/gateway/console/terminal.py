@@ -238,8 +238,10 @@ class Terminal(HistoricRecvLine):
         told = await self._desk.line(self._caller, line)
         words = split(line)
         self._live = bool(told.again_s)
+        on = False
         while True:
-            shown = lines(told)
+            shown = lines(told, on=on)
+            on = any(not table.title for table in told.tables) or on
             if words[0] == "top":
                 self.terminal.eraseDisplay()
                 self.terminal.cursorHome()

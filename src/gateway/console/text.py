@@ -21,9 +21,12 @@ WIDEST_LAST: Final = 200
 _TIMES: Final = frozenset(("at", "session_began", "seen"))
 
 
-def lines(told: Told) -> list[str]:
+def lines(told: Told, *, on: bool = False) -> list[str]:
     """
     Lay out *told*.
+
+    Args:
+        on: It goes on with a table whose columns were named before.
     """
     found: list[str] = []
     if told.facts:
@@ -32,7 +35,7 @@ def lines(told: Told) -> list[str]:
     for table in told.tables:
         if found:
             found.append("")
-        found += _table(table)
+        found += _table(table)[1 if on and not table.title else 0 :]
     found += [plain(note) for note in told.notes]
     if told.silent:
         found.append(f"no answer from: {', '.join(map(plain, told.silent))}")
