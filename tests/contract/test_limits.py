@@ -2,14 +2,17 @@
 What every rate limiter promises.
 """
 
+import random
 from collections.abc import Sequence
 from math import inf
 
+import pytest
 import pytest_twisted
 from tests.contract.conftest import Limits
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import Clock
 
+from gateway.core import gcra
 from gateway.memory.limits import MemoryLimiter
 from gateway.ports.limits import Charge, Quota, RateLimiter, Verdicts
 
@@ -127,3 +130,29 @@ def test_memory_is_bounded() -> None:
     clock.advance(121)
     limiter.spend([Charge(quota, "4999", 3)], print)
     assert len(limiter) <= before
+
+
+def test_memory_does_as_the_rules_say() -> None:
+    """
+    What is decided in one go in memory is what ``core.gcra`` says, whatever the rate, the cost and the pauses.
+    """
+    chance, clock = random.Random(7), Clock()
+    clock.advance(1000.0)
+    limiter = MemoryLimiter(clock.seconds)
+    for number in range(30):
+        quota = Quota(
+            str(number), chance.randint(1, 20), chance.choice((0.1, 1.0, 7.0, 3600.0)), chance.choice((0, 1, 7, 50))
+        )
+        rule = (quota.number, quota.per_s, quota.burst)
+        at = 0.0
+        for _ in range(100):
+            cost, now = chance.randint(0, 4), clock.seconds()
+            due = gcra.spend(at, now, *rule, cost=cost)
+            at = due.at
+            made = limiter.one(Charge(quota, "k", cost))
+            assert made.allowed == due.allowed
+            assert made.remaining == gcra.remaining(at, now, *rule)
+            assert made.full_after_s == pytest.approx(max(0.0, at - now))
+            if made.retry_after_s != inf:
+                assert made.retry_after_s == pytest.approx(due.retry_after_s)
+            clock.advance(chance.random() * quota.per_s / quota.number)

@@ -8,9 +8,15 @@ one too many.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-__all__ = ["Verdict", "remaining", "spend"]
+__all__ = ["ROUNDED", "TOO_LITTLE", "Verdict", "remaining", "spend"]
+
+TOO_LITTLE: Final = 1e-9
+"""Seconds too early that are nobody's but the arithmetic's."""
+
+ROUNDED: Final = 1e-6
+"""The part of a unit by which what is left may be wrong."""
 
 
 class Verdict(NamedTuple):
@@ -40,7 +46,7 @@ def spend(at: float, now: float, number: int, per_s: float, burst: int = 0, cost
     start = max(at, now)
     after = start + interval * cost
     early = after - interval * (burst or number) - now
-    if early > 1e-9:
+    if early > TOO_LITTLE:
         return Verdict(False, at, early)
     return Verdict(True, after, 0.0)
 
@@ -50,4 +56,4 @@ def remaining(at: float, now: float, number: int, per_s: float, burst: int = 0) 
     How many events of cost 1 would be allowed now; for the arguments see ``spend``.
     """
     interval = per_s / number
-    return max(0, int(((burst or number) * interval - max(0.0, at - now)) / interval + 1e-6))
+    return max(0, int(((burst or number) * interval - max(0.0, at - now)) / interval + ROUNDED))

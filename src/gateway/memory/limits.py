@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
-from gateway.core.gcra import remaining, spend
+from gateway.core.gcra import ROUNDED, TOO_LITTLE
 from gateway.ports.limits import Charge, Told, Verdict
 
 __all__ = ["MemoryLimiter"]
@@ -59,14 +59,21 @@ class MemoryLimiter:
         name = (quota.name, key)
         at = self._newer.get(name)
         if at is None:
-            at = self._older.pop(name, 0.0)
-        allowed, at, retry_after_s = spend(at, now, quota.number, quota.per_s, quota.burst, cost)
-        if at > now:
-            self._keep(name, at)
-        left = remaining(at, now, quota.number, quota.per_s, quota.burst)
-        if cost > (quota.burst or quota.number):
-            retry_after_s = inf
-        return Verdict(allowed, left, retry_after_s, max(0.0, at - now))
+            at = self._older.pop(name, 0.0) if self._older else 0.0
+        # As core.gcra does it, in one go: this is done for each request.
+        interval = quota.per_s / quota.number
+        most = interval * (quota.burst or quota.number)
+        start = max(now, at)
+        after = start + interval * cost
+        early = after - most - now
+        if early > TOO_LITTLE:
+            if start > now:
+                self._keep(name, start)
+            left = int((most - (start - now)) / interval + ROUNDED)
+            return Verdict(False, max(0, left), inf if interval * cost > most else early, start - now)
+        if after > now:
+            self._keep(name, after)
+        return Verdict(True, max(0, int((most - (after - now)) / interval + ROUNDED)), 0.0, after - now)
 
     def _keep(self, name: tuple[str, str], at: float) -> None:
         self._newer[name] = at
