@@ -206,7 +206,8 @@ def invitation(environ: dict[str, str]) -> str:
 The demo runs.
 
   {clients}          the gateway, for clients: open it in two windows and play
-  http://127.0.0.1:{environ["ADMIN_PORT"]}/metrics  its admin port, for operators
+  http://127.0.0.1:{environ["ADMIN_PORT"]}/live     what all of it does, for operators; the key is demo-only-admin-key
+  http://127.0.0.1:{environ["ADMIN_PORT"]}/metrics  the same for Prometheus
   http://127.0.0.1:{environ["SESSIONS_PORT"]}          who plays, for how long, and who comes back: the Event Service's page
   http://127.0.0.1:{environ["PLAYERS_PORT"]}          a backend; it says below what it was asked
 
