@@ -9,6 +9,9 @@ import socket
 
 __all__ = ["free_port", "taken"]
 
+_MOST_GIVEN = 5000
+_given: set[int] = set()
+
 
 def taken(port: int) -> str:
     """
@@ -25,10 +28,13 @@ def taken(port: int) -> str:
 
 def free_port() -> int:
     """
-    Return a port that nobody listens on.
+    Return a port that nobody listens on, another one each time.
 
     From below the range of outgoing connections: those take and leave ports all the time.
     """
-    while taken(port := random.randrange(10240, 32768)):
+    while (port := random.randrange(10240, 32768)) in _given or taken(port):
         pass
+    if len(_given) > _MOST_GIVEN:
+        _given.clear()
+    _given.add(port)
     return port

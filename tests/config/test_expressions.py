@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import cel
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.config import expressions
@@ -400,7 +400,7 @@ sources = st.lists(conditions, min_size=1, max_size=3).flatmap(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])  # a shared machine is slow by itself
 @given(sources, contexts)
 def test_allowed_is_what_cel_calls_true(source: str, context: dict[str, Any]) -> None:
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,10 @@ class _Body(Protocol):
         self._whole.callback(b"".join(self._pieces))
 
 
+def _seeing(seen: set[str], frame: Any, _event: str, _argument: Any) -> None:
+    seen.add(frame.f_code.co_filename)
+
+
 @pytest_twisted.ensureDeferred
 async def test_life_of_a_request_is_what_happens(tmp_path: Path) -> None:
     """
@@ -126,26 +131,32 @@ async def test_life_of_a_request_is_what_happens(tmp_path: Path) -> None:
         await gateway.start()
         now = int(time.time())
         claims = {"iss": "https://id.example", "aud": "gateway", "sub": "alice", "iat": now, "exp": now + 600}
-        token = jwt.encode(claims, SECRET, algorithm="HS256")
-        seen: set[str] = set()
-        sys.setprofile(lambda frame, _event, _argument: seen.add(frame.f_code.co_filename))
+        # What runs beside the requests may run during one of them, not during each.
+        rounds: list[set[str]] = []
         try:
-            agent = Agent(reactor)
-            answer: Any = await agent.request(
-                b"PATCH",
-                f"http://127.0.0.1:{port}/api/players/alice".encode(),
-                Headers({"Authorization": [f"Bearer {token}"]}),
-                FileBodyProducer(BytesIO(b'{"motto": "all in"}')),
-            )
-            whole: Deferred[bytes] = Deferred()
-            answer.deliverBody(_Body(whole))
-            assert (answer.code, await whole) == (200, b'{"motto": "all in"}')
+            for number in range(4):
+                token = jwt.encode({**claims, "jti": str(number)}, SECRET, algorithm="HS256")
+                seen: set[str] = set()
+                rounds.append(seen)
+                sys.setprofile(partial(_seeing, seen))
+                agent = Agent(reactor)
+                answer: Any = await agent.request(
+                    b"PATCH",
+                    f"http://127.0.0.1:{port}/api/players/alice".encode(),
+                    Headers({"Authorization": [f"Bearer {token}"]}),
+                    FileBodyProducer(BytesIO(b'{"motto": "all in"}')),
+                )
+                whole: Deferred[bytes] = Deferred()
+                answer.deliverBody(_Body(whole))
+                assert (answer.code, await whole) == (200, b'{"motto": "all in"}')
+                sys.setprofile(None)
         finally:
             sys.setprofile(None)
             await gateway.stop()
             await backend.stopListening()
             sink.stop()
-    visited = {str(Path(name).relative_to(SOURCE)) for name in seen if Path(name).is_relative_to(SOURCE)}
+    always = set.intersection(*rounds)
+    visited = {str(Path(name).relative_to(SOURCE)) for name in always if Path(name).is_relative_to(SOURCE)}
     assert len(visited) > 30
     named = set(_module.findall((ROOT / "docs" / "life-of-a-request.md").read_text("utf-8")))
     assert visited - named == set()
