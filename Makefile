@@ -76,7 +76,7 @@ conformance: $(STAMP) $(SUITE) ## raw HTTP, and the cases of the Autobahn|Testsu
 
 fuzz: $(STAMP) ## strangers' bytes by the hour (MINUTES=60): led by what code they reach, then the property tests again and again
 	@end=$$((SECONDS + 60 * $(MINUTES))); \
-	if $(PIP) install --only-binary atheris --constraint constraints.txt --editable '.[dev,fuzz]'; then \
+	if $(PIP) install --only-binary atheris --constraint constraints.txt atheris; then \
 	  $(BIN)/python -m tests.fuzz.run --minutes $$(( ($(MINUTES) + 1) / 2 )) || exit 1; \
 	else echo "atheris has no build for $$($(BIN)/python -V): property tests alone"; fi; \
 	while [ $$SECONDS -lt $$end ]; do $(BIN)/python -m pytest -q -n $(WORKERS) -m hypothesis $(ARGS) || exit 1; done

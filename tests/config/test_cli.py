@@ -56,6 +56,8 @@ name = "rename"
 path = "/public/*"
 upstream = "players"
 auth = "none"
+[route.cors]
+origins = ["https://play.example"]
 """
 
 
@@ -235,7 +237,9 @@ def test_explain_what_is_open(good: str, gateway: Callable[..., Done]) -> None:
     """
     An open route says so; the gateway's own paths need no route; what a browser would encode is encoded.
     """
-    assert "none asked for" in gateway("explain", good, "POST", "/public/x").stdout
+    told = gateway("explain", good, "POST", "/public/x").stdout
+    assert "none asked for" in told
+    assert "pages of https://play.example may read answers" in told
     assert "/health, answered by the gateway itself" in gateway("explain", good, "GET", "/health").stdout
     assert "http://127.0.0.1:7001/public/%C3%A9%20a\n" in gateway("explain", good, "GET", "/public/é a").stdout
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from gateway.config.browser_sections import completed
 from gateway.config.checks.routes import BUILT_IN, entries
 from gateway.config.sections import Config, Route, Upstream
 from gateway.config.units import format_duration, format_size
@@ -173,6 +174,9 @@ def _filters(config: Config, route: Route, upstream: Upstream) -> Iterator[str]:
     yield "trace: a request id and a trace context, new" + (" unless a trusted proxy brings them" if proxies else "")
     body = config.limits.max_body_bytes if route.max_body_bytes is None else route.max_body_bytes
     yield f"route: a body of at most {format_size(body)}"
+    origins = completed(route.cors, config.cors).origins
+    if origins:
+        yield f"browsers: pages of {', '.join(origins)} may read answers; preflights are answered here"
     if route.auth == "none":
         yield 'credentials: none asked for (auth = "none"); the backend is told no identity'
     else:
