@@ -25,6 +25,7 @@ from bench import (
     sessions,
     sessions_killed,
     sessions_report,
+    watched,
 )
 from bench.machine import layout
 
@@ -41,6 +42,7 @@ PARTS = (
     "cluster",
     "events",
     "limits",
+    "watched",
 )
 
 
@@ -122,6 +124,10 @@ def main() -> int:
         limited = limits.measure(cores, say, options.scene or ())
         sections["limits"] = limits_report.limits_section(limited, cores)
         figures += limits_report.limits_figures(limited)
+    if "watched" in parts:
+        looked = watched.measure(cores, say)
+        sections["watched"] = watched.watched_section(looked, cores)
+        figures += watched.watched_figures(looked)
     print(report.figures_table(figures))
     for name, text in sections.items():
         print(text)
