@@ -126,7 +126,15 @@ def _said(*command: str) -> str:
     return found[0] if found else "?"
 
 
-def nginx_command(folder: Path, port: int, server: str, upstream: str = "", *, module: Path | None = None) -> list[str]:
+def nginx_command(
+    folder: Path,
+    port: int,
+    server: str,
+    upstream: str = "",
+    *,
+    module: Path | None = None,
+    log: str = "access_log off;",
+) -> list[str]:
     """
     Write a configuration; return the command that serves by it on *port*.
     """
@@ -138,7 +146,7 @@ def nginx_command(folder: Path, port: int, server: str, upstream: str = "", *, m
 daemon off; worker_processes 1; {user} pid {folder}/{name}/pid; error_log {folder}/{name}/error.log;
 events {{ worker_connections 4096; }}
 http {{
-  access_log off; keepalive_timeout 75s; keepalive_requests 1000000000; sendfile on; tcp_nopush on;
+  {log} keepalive_timeout 75s; keepalive_requests 1000000000; sendfile on; tcp_nopush on;
   client_body_temp_path {folder}/{name}/body; proxy_temp_path {folder}/{name}/proxy;
   fastcgi_temp_path {folder}/{name}/f; uwsgi_temp_path {folder}/{name}/u; scgi_temp_path {folder}/{name}/s;
   {upstream}
@@ -162,6 +170,7 @@ def backend(folder: Path, core: int) -> Iterator[int]:
     server = f"""
     location /api/small {{ default_type application/json; return 200 '{small}'; }}
     location /api/big {{ alias {files}/big; default_type application/octet-stream; }}
+    location /v1/traces {{ default_type application/x-protobuf; return 200 ''; }}
     location / {{ return 200 'ok'; }}"""
     with pinned(core, nginx_command(folder, port, server), folder, port):
         yield port
@@ -206,13 +215,28 @@ def token(
     return jwt.encode(claims, private.read_bytes(), algorithm="ES256")
 
 
-def gateway(folder: Path, upstream: int) -> Callable[[int], list[str]]:
+WATCHED = """
+[tracing]
+otlp     = "http://127.0.0.1:{upstream}"
+protocol = "http"
+sample   = 0.01
+
+[limits.policy.each]
+rate  = "1000000/s"
+burst = 1000000
+key   = "address"
+"""
+"""Spans of a hundredth, and a limit that refuses nobody."""
+
+
+def gateway(folder: Path, upstream: int, more: str = "") -> Callable[[int], list[str]]:
     """
-    Write the gateway's configuration: everything that it does by default, and nothing left out.
+    Write the gateway's configuration: everything that it does by default, nothing left out, and *more*.
     """
 
     def command(port: int) -> list[str]:
-        (folder / "gateway.toml").write_text(f"""
+        path = folder / f"gateway-{port}.toml"
+        path.write_text(f"""
 [listen]
 clients = ["tcp:{port}:interface=127.0.0.1"]
 admin   = ["tcp:{free_port()}:interface=127.0.0.1"]
@@ -236,8 +260,8 @@ max_body = "4GiB"
 
 [log]
 format = "json"
-""")
-        return [str(BIN / "twistd"), "-n", "--pidfile=", "gateway", "--config", str(folder / "gateway.toml")]
+{more}""")
+        return [str(BIN / "twistd"), "-n", "--pidfile=", "gateway", "--config", str(path)]
 
     return command
 
@@ -259,6 +283,18 @@ def targets(folder: Path, cores: Layout, upstream: int) -> Iterator[list[Target]
         server = """location / { proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
           proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }"""
         return nginx_command(folder, port, server, behind)
+
+    def watched_nginx(port: int) -> list[str]:
+        behind = f"""upstream backend {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}
+          limit_req_zone $binary_remote_addr zone=each:10m rate=1000000r/s;"""
+        server = """location / { limit_req zone=each burst=1000000 nodelay; proxy_pass http://backend; proxy_http_version 1.1;
+          proxy_set_header Connection ""; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }"""
+        log = f"""
+          log_format lines escape=json '{{"ts":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
+            '"path":"$uri","status":$status,"bytes_out":$body_bytes_sent,"duration_s":$request_time,"ua":"$http_user_agent",'
+            '"upstream":"$upstream_addr","ttfb_s":"$upstream_header_time"}}';
+          access_log {folder}/nginx-{port}/access.log lines buffer=64k flush=1s;"""
+        return nginx_command(folder, port, server, behind, log=log)
 
     def haproxy(port: int) -> list[str]:
         (folder / "haproxy.cfg").write_text(f"""
@@ -293,6 +329,12 @@ backend backend
         ("node", node, f"Node {_said(need('node'), '-v')}, undici {undici}"),
         ("twisted.web + treq", stock, f"Twisted {version('twisted')}, treq {version('treq')}, epoll"),
         ("gateway", gateway(folder, upstream), f"Python {sys.version.split()[0]}"),
+        ("nginx, watched", watched_nginx, "with a JSON access log and limit_req"),
+        (
+            "gateway, watched",
+            gateway(folder, upstream, WATCHED.format(upstream=upstream)),
+            "with spans of a hundredth and a limit",
+        ),
     ]
     with ExitStack() as running:
         made = []
