@@ -161,6 +161,9 @@ async def test_browsers(tmp_path: Path) -> None:
         assert preflight.status == 204
         assert preflight.header("access-control-allow-origin") == "https://play.example"
         assert preflight.header("access-control-allow-methods") == "GET, HEAD, PUT"
+        # Browsers take no header of CORS that stands there twice.
+        names = [name.lower() for name, _ in preflight.headers]
+        assert len(set(names)) == len(names)
         assert preflight.header("access-control-allow-credentials") == "true"
         assert protected(preflight)
         elsewhere = await house.ask("/players/7", EVIL, *asks, method="OPTIONS")

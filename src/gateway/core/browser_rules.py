@@ -88,6 +88,12 @@ class BrowserRules:
         cors = self.cors
         return self._sets[secure] if cors is None else self._sets[secure] + cors.lines(origin)
 
+    def security(self, *, secure: bool) -> bytes:
+        """
+        Make the same lines without those of CORS: a preflight's answer has its own.
+        """
+        return self._sets[secure]
+
     def relayed(self, head: ResponseHead, origin: bytes | None, *, secure: bool, authenticated: bool) -> bytes:
         """
         Make the whole block of a backend's answer: what of *head* goes to the client, and what is added.

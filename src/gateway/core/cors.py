@@ -121,11 +121,5 @@ class Cors:
             lines.append(b"Access-Control-Allow-Private-Network: true\r\n")
         return b"".join(lines)
 
-    def refused_preflight(self) -> bytes:
-        """
-        Make the lines for a preflight from elsewhere.
-        """
-        return _VARY_PREFLIGHT
-
     def _allow(self, origin: bytes) -> bytes:
         return b"Access-Control-Allow-Origin: %b\r\n" % (b"*" if self.origins.any else origin)

@@ -34,7 +34,7 @@ class Preflight:
         """
         browsers = exchange.browsers
         cors = browsers.cors if browsers is not None else None
-        if cors is None:
+        if browsers is None or cors is None:
             raise Problem("origin_refused", reason="preflight")
         fields = exchange.head.fields
         lines = cors.preflight(
@@ -45,4 +45,5 @@ class Preflight:
         )
         if lines is None:
             raise Problem("origin_refused", "The list is [cors] of the configuration, origins.", reason="preflight")
-        exchange.start(204, b"", lines, 0, b"", ended=True)
+        block = lines + browsers.security(secure=exchange.client_scheme == "https")
+        exchange.relay(204, b"", block, 0, b"", ended=True)
