@@ -62,7 +62,7 @@ class Supporting:
         Support(node, house)
         gateway.journal.taps = node.hub.taps
         face = Face(node, gateway.revocations, stores.events, stores.sessions)
-        self.desk = Desk(face, gateway.log, gateway.metrics, gateway.reactor.seconds)
+        self.desk = Desk(face, gateway.log, gateway.metrics, gateway.reactor)
         self._keeper: Any = None
         self._doors: list[Any] = []
         self._ports: list[Any] = []

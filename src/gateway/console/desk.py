@@ -7,11 +7,12 @@ One line in the log and one count for each attempt, whatever becomes of it: ``ok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from gateway.config.walk import suggest
@@ -24,6 +25,9 @@ from gateway.ports.realtime import StoreUnavailable
 from gateway.telemetry.metrics import Metrics
 
 __all__ = ["Caller", "Desk"]
+
+PAGE_S: Final = 0.02
+"""From one page of a list to the next, of all lists together."""
 
 MOST_TOLD: Final = 300
 """Signs of a command that are written down."""
@@ -57,11 +61,13 @@ class Desk:
         log: A structlog logger.
     """
 
-    def __init__(self, face: Face, log: Any, metrics: Metrics, seconds: Callable[[], float]) -> None:
+    def __init__(self, face: Face, log: Any, metrics: Metrics, clock: Any) -> None:
         self._face = face
         self._log = log
         self._metrics = metrics
-        self._seconds = seconds
+        self._clock = clock
+        self._seconds = clock.seconds
+        self._free_at = 0.0
 
     async def line(self, caller: Caller, line: str) -> Told:
         """
@@ -120,6 +126,8 @@ class Desk:
             raise Refusal("denied", f"{verb.name} is for the role {verb.role}; yours is {caller.role or 'none'}")
         asked = Asked({**verb.read(words[1:]), "caller": caller}, after)
         try:
+            if after:
+                await self._pause()
             return await verb.does(self._face, asked)
         except ClientError as error:
             raise Refusal("failed", error.text) from error
@@ -130,6 +138,13 @@ class Desk:
         except Exception as error:  # Whatever fails behind a verb, its asker gets an answer and the log the traceback.
             self._log.error("console.failed", verb=verb.name, exception=Failure().getTraceback())
             raise Refusal("failed", "the gateway failed; its log says how") from error
+
+    async def _pause(self) -> None:
+        """Let all who list share a small part of the reactor's time, however many they are and however fast they read."""
+        now = self._seconds()
+        self._free_at = max(now, self._free_at) + PAGE_S
+        if self._free_at > now:
+            await deferLater(self._clock, self._free_at - now)
 
     def _audit(self, caller: Caller, verb: str, line: str, outcome: str, lasted_s: float) -> None:
         self._metrics.console_commands.inc(verb or "none", outcome)

@@ -19,8 +19,10 @@ from gateway.ports.realtime import StoreUnavailable
 
 __all__ = ["channel", "config", "events", "instances", "limits", "session", "tail", "top", "upstreams", "who"]
 
-PAGE: Final = 200
-"""Connections that are asked of an instance at once: a few milliseconds of work there and here."""
+PAGE: Final = 25
+"""Connections that are asked of an instance at once: a millisecond of work there and here."""
+
+MOST_OF_USER: Final = 200
 
 AGAIN_S: Final = 2.0
 TAIL_S: Final = 1.0
@@ -43,14 +45,14 @@ async def who(face: Face, asked: Asked) -> Told:
     """
     user = asked["user"]
     if user:
-        told = await face.node.cluster.do(a.Sessions(user=user, limit=PAGE))
+        told = await face.node.cluster.do(a.Sessions(user=user, limit=MOST_OF_USER))
         rows = [
             [instance, *(row[name] for name in _WHO)] for instance, some in told.values.items() for row in some["rows"]
         ]
         answer = Told(tables=[Table(["instance", *_WHO], rows)] if rows else [], silent=list(told.silent))
         answer.facts = {"user": user, "connections": len(rows)}
-        if len(rows) >= PAGE:
-            answer.notes.append(f"only the first {PAGE} of each instance")
+        if len(rows) >= MOST_OF_USER:
+            answer.notes.append(f"only the first {MOST_OF_USER} of each instance")
         return answer
     if not asked.next:
         told = await face.node.cluster.do(acts.Info())

@@ -11,8 +11,8 @@ from twisted.internet.task import deferLater
 
 __all__ = ["PIECE", "in_pieces"]
 
-PIECE: Final = 1000
-"""Things that are looked at in one turn: a millisecond or two."""
+PIECE: Final = 500
+"""Things that are looked at in one turn: a millisecond at most."""
 
 _T = TypeVar("_T")
 
