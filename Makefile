@@ -102,7 +102,7 @@ bench-peers: $(STAMP) ## install what the benchmarks compare with
 bench: bench-peers ## measure beside the peers, into bench/RESULTS.md
 	$(BIN)/python -m bench $(ARGS)
 
-FIGURES := refusals openings cuts chaos crashes memory grpc http realtime cluster events limits watched
+FIGURES := refusals openings cuts chaos crashes memory grpc http realtime cluster events limits watched console
 
 # What held is not measured again: a run that was cut goes on where it was. make clean-figures forgets.
 $(FIGURES:%=.run/figures/%): .run/figures/%: | bench-peers

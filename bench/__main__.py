@@ -11,6 +11,7 @@ from bench import (
     chaos,
     cluster,
     cluster_report,
+    console,
     crashes,
     cuts,
     grpc_calls,
@@ -43,6 +44,7 @@ PARTS = (
     "events",
     "limits",
     "watched",
+    "console",
 )
 
 
@@ -128,6 +130,10 @@ def main() -> int:
         looked = watched.measure(cores, say)
         sections["watched"] = watched.watched_section(looked, cores)
         figures += watched.watched_figures(looked)
+    if "console" in parts:
+        dumped = console.measure(cores, say)
+        sections["console"] = console.console_section(dumped, cores)
+        figures += console.console_figures(dumped)
     print(report.figures_table(figures))
     for name, text in sections.items():
         print(text)

@@ -1,5 +1,5 @@
 """
-The command ``gateway``: what can be asked of a configuration without serving it.
+The command ``gateway``: what can be asked of a configuration without serving it, and of a gateway that runs.
 
 Exit codes: 0 as asked; 1 the configuration has faults, or the answer is no; 2 the command line is wrong.
 Answers go to stdout, complaints to stderr, one line each, never a traceback.
@@ -286,7 +286,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="gateway",
-        description="Ask about a configuration of the gateway, without serving it.",
+        description="Ask about a configuration of the gateway without serving it, or ask a gateway that runs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

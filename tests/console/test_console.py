@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import signal
 import stat
 import subprocess
 import time
@@ -224,11 +225,22 @@ def test_who_fails_too_often_is_locked_out(tmp_path: Path) -> None:
         # A key that is nobody's is a failed try, however many a client offers.
         assert at.run("otto", "who", key="vera").returncode == 255
         again.close()
+        # Others may come in, and those who were may not, without a restart.
+        users = at.served.folder / "users.toml"
+        users.write_text(users.read_text().replace("[user.dora]", "[user.doris]"))
+        at.served.signal(signal.SIGHUP)
+        at.served.hear("config.taken")
+        assert at.run("doris", "who alice", key="dora").returncode == 0
+        assert at.run("dora", "who alice").returncode == 255
+        users.write_text("[user.nobody]\n")
+        at.served.signal(signal.SIGHUP)
+        assert "users.toml:1:7: user.nobody" in str(at.served.hear("config.refused")["faults"])
     outcomes = at.logins()
     assert outcomes[:3] == [("vera", "refused")] * 3
     assert set(outcomes[3:5]) == {("vera", "locked")}
     assert ("otto", "in") in outcomes
-    assert outcomes[-1] == ("otto", "refused")
+    assert ("otto", "refused") in outcomes
+    assert outcomes[-2:] == [("doris", "in"), ("dora", "refused")]
     assert at.served.complaints() == ""
 
 

@@ -9,14 +9,17 @@ from typing import Any
 
 from tests.realtime.house import House
 from tests.realtime.neighbours import done
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
+from gateway.console.desk import Caller, Desk
+from gateway.console.verb import Face
 from gateway.node import support_acts as a
 from gateway.node.client import State
 from gateway.node.pieces import PIECE
 from gateway.node.support import House as Has
 from gateway.node.support import Support
+from gateway.telemetry.metrics import Metrics
 
 MANY = 20_000
 
@@ -107,3 +110,31 @@ def test_turns_between_pieces() -> None:
     clock.advance(0)
     assert answers == [None]
     assert clock.turns == MANY // PIECE - 1
+
+
+def test_lists_share_a_small_part_of_the_time() -> None:
+    """
+    However many list, fifty pages are made in a second for all of them together.
+    """
+    clock = Clock()
+    house = House("", clock=clock)
+    supported(house, Everybody())
+    nothing: Any = None
+    desk = Desk(Face(house.node, nothing, nothing, nothing), house.node.log, Metrics(), clock)
+    pages = []
+
+    async def lists(caller: Caller) -> None:
+        told = await desk.do(caller, ["who"])
+        while told.next:
+            pages.append(caller.name)
+            told = await desk.again(caller, ["who"], told.next)
+
+    running = [Deferred.fromCoroutine(lists(Caller(name, "viewer", "ssh", "192.0.2.1"))) for name in ("anna", "vera")]
+    begun = len(pages)
+    clock.pump([0.01] * 200)
+    made = pages[begun:]
+    assert 90 <= len(made) <= 101
+    assert abs(made.count("anna") - made.count("vera")) <= 1
+    for each in running:
+        each.addErrback(lambda failure: failure.trap(CancelledError))
+        each.cancel()
