@@ -58,7 +58,7 @@ async def test_all_at_once() -> None:
     assert sum(turns.counts) == HERD
     # Those that were read from the beginning, and a turn's.
     assert max(turns.counts) <= 4 * MOST_AT_ONCE
-    assert len(served.site.pacing) == 0
+    await eventually(lambda: len(served.site.pacing) == 0)
     await served.stop()
 
 
@@ -76,5 +76,5 @@ async def test_the_silent_hold_up_nobody() -> None:
     silent[-2].reset()
     for client in silent:
         await client.closed()
-    assert len(served.site.pacing) == 0
+    await eventually(lambda: len(served.site.pacing) == 0)
     await served.stop()

@@ -53,8 +53,8 @@ class Admission:
             return
         now = self._seconds()
         interval = rate.per_s / rate.number
-        # Up to a tenth of the rate at once: what comes evenly is never refused, and a herd has no lead.
-        verdict = spend(self._at, now, rate.number, rate.per_s, max(1, rate.number // 10))
+        # Up to a twentieth of the rate at once: what comes evenly is never refused, and no turn is long.
+        verdict = spend(self._at, now, rate.number, rate.per_s, max(1, rate.number // 20))
         if verdict.allowed:
             self._at = verdict.at
             return
