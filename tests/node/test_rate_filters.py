@@ -106,7 +106,7 @@ class Site:
             ClientAddress(AddressRule(())),
             Trace(random.Random(7).getrandbits, RequestSpans(Spans.off())),
             *self.limiting.arrival(),
-            Match(routes),
+            Match(routes, ServedRoute("_options", self.handler, auth=False)),
             *self.limiting.doors(),
             Credentials(Tokens(), Bearer(), scopes, lambda: 1e9),
             *self.limiting.known(),
@@ -229,6 +229,14 @@ def test_whose_budget(policy: str, passes: list[tuple[str, str, int]]) -> None:
         host = f"192.0.2.{who}" if "header" not in policy else "192.0.2.7"
         seen.append(site.begin(target, {"X-Tenant": who} if who else None, host).status)
     assert seen == [status for _, _, status in passes]
+
+
+def test_the_server_as_a_whole() -> None:
+    """
+    A question about the server itself has no path, and is counted by its address alone.
+    """
+    site = Site('[limits.policy.p]\nrate = "1/m"\nkey = "request.path"\n[limits.policy.a]\nrate = "2/m"\n')
+    assert site.statuses(3, "*") == [200, 200, 429]
 
 
 def test_one_step_for_all() -> None:

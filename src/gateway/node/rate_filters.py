@@ -127,8 +127,8 @@ class Known:
             Problem: ``rate_limited``.
         """
         route = exchange.route
-        if route.kind == "own":
-            return None
+        if route.kind == "own" or exchange.target is None:
+            return None  # OPTIONS * has no path that an expression could name.
         due = [(policy, policy.key_of_request(exchange)) for policy in self._policies if policy.counts_route(route)]
         if not due:
             return None
