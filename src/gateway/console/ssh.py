@@ -108,6 +108,7 @@ class _Transport(SSHServerTransport):
     _log = _quiet
     ourVersionString = b"SSH-2.0-gateway"
     caller: Caller | None = None
+    gone = False
 
     def connectionMade(self) -> None:
         self.factory.open.add(self)
@@ -132,6 +133,7 @@ class _Transport(SSHServerTransport):
         self.factory.keeper.came(caller, method)
 
     def connectionLost(self, reason: Failure) -> None:
+        self.gone = True
         self.factory.open.discard(self)
         if self._timer.active():
             self._timer.cancel()
@@ -178,6 +180,9 @@ class _Auth(SSHUserAuthServer):
             password = credentials.password.decode("utf-8", "replace")
             if not await keeper.password(name, password, "ssh", transport.peer):
                 raise UnauthorizedLogin("no")
+        if transport.gone:
+            # While its password was looked at: nobody would count it out again.
+            raise UnauthorizedLogin("gone")
         if keeper.full:
             transport.factory.desk.came(name, "ssh", transport.peer, "busy", method)
             raise UnauthorizedLogin("too many are in")
