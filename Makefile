@@ -43,7 +43,7 @@ $(SDK): tests/sdk/js/package-lock.json
 	@touch $@
 
 test: $(STAMP) $(SDK) ## run the tests
-	@deploy/need node=nodejs npm chromium redis-server haproxy faketime promtool=prometheus
+	@deploy/need node=nodejs npm chromium redis-server haproxy faketime promtool=prometheus ssh=openssh-client
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy
