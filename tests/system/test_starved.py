@@ -96,7 +96,7 @@ def test_clock_steps(twistd: str, gateway: str, backend: Backend, tmp_path: Path
     """
     preload = library()
     if not preload:
-        pytest.skip("needs libfaketime; as root: apt-get install faketime")
+        pytest.fail("libfaketime is missing; on Debian, as root: apt-get install faketime")
     step = tmp_path / "step"
     step.write_text("+0")
     extra = {
