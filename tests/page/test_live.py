@@ -75,6 +75,13 @@ def test_what_happens_is_shown(browser: Browser, served: Running) -> None:
     window = looking(browser, served, ALL)
     window.until("document.getElementById('state').innerText === 'Live, as root.'")
     assert window.run("document.querySelectorAll('#charts canvas').length") >= 10
+    # The policy lets uPlot place its parts, and nothing else be styled or run from within the page.
+    assert window.run("document.querySelector('.u-over').clientWidth > 100")
+    assert window.run("getComputedStyle(document.querySelector('.u-over')).left !== '0px'")
+    policy = "fetch('/live').then((got) => { window.policy = got.headers.get('content-security-policy') })"
+    window.run(f"void {policy}")
+    window.until("window.policy")
+    assert "unsafe" not in window.run("window.policy")
     socket = client(served)
     window.until("document.getElementById('numbers').innerText.includes('1\\nclients')")
     for number in range(30):

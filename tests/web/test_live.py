@@ -108,7 +108,8 @@ def test_what_a_sample_says() -> None:
 
 def test_one_sample_for_all() -> None:
     """
-    However many look, they share one sample a second; who comes later gets the earlier ones; with the last one it ends.
+    However many look, they share one sample a second; who comes later gets the earlier ones; with the last one it ends, and
+    begins anew with the next.
     """
     watched = Watched()
     first, first_gone = watched.watch("read", "operate")
@@ -128,6 +129,8 @@ def test_one_sample_for_all() -> None:
     second_gone()
     watched.clock.pump([1.0] * 10)
     assert (watched.asked, watched.clock.getDelayedCalls()) == (8, [])
+    again, _ = watched.watch("read")
+    assert "instances" in again.events()[1][1], "who looks after a rest waits for no fifth sample"
 
 
 def test_what_cannot_be_told() -> None:

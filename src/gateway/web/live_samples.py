@@ -205,6 +205,7 @@ class Samples:
             self._loop.stop()
             self._loop = None
             self._kept.clear()
+            self._number = 0
 
     def _sample(self) -> Deferred[None]:
         """Ask, and tell all; the next one waits for this."""
