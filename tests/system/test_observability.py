@@ -20,6 +20,7 @@ from prometheus_client import Info
 from tests.documents.test_operations import ROOT
 
 from gateway.auth.reasons import REASONS
+from gateway.console.verbs import VERBS
 from gateway.core.problems import CATALOGUE
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.realtime import RealtimeMetrics
@@ -132,11 +133,14 @@ def test_alerts_lead_to_the_runbook() -> None:
 
 def test_metrics_in_the_runbook_exist() -> None:
     """
-    What the runbook tells to look at is there: metrics, events of the log, problems, reasons.
+    What the runbook tells to look at is there: metrics, events of the log, problems, reasons, verbs of the console.
     """
     named = set(re.findall(r"\b(gateway_[a-z_]+)", RUNBOOK))
     assert named
     assert {name for name in named if name not in KNOWN and f"{name}_bucket" not in KNOWN} == set()
+    verbs = set(re.findall(r"`gateway ctl ([a-z]+)", RUNBOOK))
+    assert verbs
+    assert verbs <= VERBS.keys(), verbs - VERBS.keys()
     logs = (ROOT / "docs" / "logs.md").read_text()
     events = set(re.findall(r"`((?:store|keys|worker|upstream|events|gateway|instance)\.[a-z_]+)`", RUNBOOK))
     assert len(events) > 8

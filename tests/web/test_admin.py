@@ -548,15 +548,19 @@ async def test_a_page_that_fails() -> None:
 @pytest_twisted.ensureDeferred
 async def test_other_keys_and_names_at_a_reload() -> None:
     """
-    Keys and names change at once, also for connections that are open.
+    Keys and names change at once, also for connections that are open, and for who looks at the live page.
     """
     async with Admin() as admin:
+        looks = await admin.connect()
+        looks.send(f"GET /live/samples HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {READ}\r\n\r\n".encode())
+        await looks.containing(b"event: sample")
         client = await admin.connect()
         ask = f"GET /config HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {READ}\r\n\r\n".encode()
         client.send(ask)
         await client.until(lambda: b"***" in client.data)
         new = AdminKey("new", Secret("new-new-new-new-new"), ("read",))
         admin.port.configure(Listen(admin=(ENDPOINT,), admin_hosts=("gw.internal",)), (new,))
+        await looks.containing(b"\r\n0\r\n\r\n")  # The last chunk: that answer is over.
         client.clear()
         client.send(ask)
         await client.containing(b"HTTP/1.1 400")

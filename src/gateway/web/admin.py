@@ -82,9 +82,10 @@ class AdminPort:
 
     def configure(self, listen: Listen, keys: Sequence[AdminKey]) -> None:
         """
-        Take other names and keys; endpoints change with a restart only.
+        Take other names and keys; endpoints change with a restart only. Who looks at the page has to show the key again.
         """
         self._admin.guard = Guard(listen.admin_hosts, keys)
+        self._samples.close()
 
     async def open(self, reactor: Any) -> None:
         """
