@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WORKERS ?= auto
+# Many tests wait for processes and clocks: two more than there are processors.
+WORKERS ?= $(shell echo $$(( $$(nproc) + 2 )))
 MINUTES ?= 60
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
