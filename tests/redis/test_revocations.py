@@ -15,6 +15,7 @@ from tests.contract.revokers import in_redis
 from tests.redis.fixtures import link
 from tests.redis.server import RedisServer
 from tests.redis.test_link import until
+from tests.web.harness import pause
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -170,6 +171,11 @@ async def test_data_that_is_lost_is_given_back(town: Town) -> None:
         await town.links[0].call("DEL", key)
     later = await town.add()
     await until(lambda: all(holds(later, f"t{number}") for number in range(250)))
+    # The others are through with giving back as well.
+    tops: list[Any] = [None]
+    while tops[-1] is None or tops[-1] != tops[-2]:
+        tops.append(await town.links[0].call("HGET", one._keys[3], "top"))
+        await pause(0.7)
     await town.links[0].call("HDEL", one._keys[0], "t:t7")
     await town.links[0].call("ZREM", one._keys[1], "t:t7")
     await town.links[0].call("HINCRBY", one._keys[3], "top", -5)
